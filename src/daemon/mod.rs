@@ -1,0 +1,1 @@
+//! The process that holds an exchange: its lock, mounts, control socket and signals.

@@ -1,0 +1,1 @@
+//! refusals.jsonl and quarantine: nothing is ever lost to a rule.

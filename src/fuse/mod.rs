@@ -1,0 +1,1 @@
+//! Kernel callbacks -> exchange calls.

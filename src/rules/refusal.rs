@@ -1,0 +1,182 @@
+//! The names of the rules, and the errno with which breaking each one fails.
+
+use crate::wire::handoff::HandoffError;
+use crate::wire::json::{JsonError, JsonErrorKind};
+use crate::wire::message::MessageError;
+
+// macOS has no key errnos; EAUTH is the nearest text an agent can read there.
+#[cfg(target_os = "macos")]
+mod key_errno {
+    pub const REJECTED: i32 = libc::EAUTH;
+    pub const REVOKED: i32 = libc::EAUTH;
+    pub const EXPIRED: i32 = libc::EAUTH;
+}
+#[cfg(not(target_os = "macos"))]
+mod key_errno {
+    pub const REJECTED: i32 = libc::EKEYREJECTED;
+    pub const REVOKED: i32 = libc::EKEYREVOKED;
+    pub const EXPIRED: i32 = libc::EKEYEXPIRED;
+}
+
+macro_rules! rules {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $errno:expr;)*) => {
+        /// A rule, named as in refusals.jsonl.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Rule { $($(#[$doc])* $variant,)* }
+
+        impl Rule {
+            /// Every rule.
+            pub const ALL: &[Rule] = &[$(Rule::$variant,)*];
+
+            /// The rule's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Rule::$variant => $name,)* }
+            }
+
+            /// The errno that breaking it gives.
+            pub fn errno(self) -> i32 {
+                match self { $(Rule::$variant => $errno,)* }
+            }
+        }
+    };
+}
+
+rules! {
+    /// Logs only grow.
+    AppendOnly "append-only" libc::EPERM;
+    /// Not JSON, or not an object.
+    Json "json" libc::EBADMSG;
+    /// A member is missing or of the wrong form.
+    Schema "schema" libc::EBADMSG;
+    /// A key given twice in one object.
+    DuplicateKey "duplicate-key" libc::EBADMSG;
+    /// An object left incomplete at the last close.
+    Partial "partial" libc::EBADMSG;
+    /// An ack that points at no parent.
+    AckNeedsParent "ack-needs-parent" libc::EBADMSG;
+    /// A proposal that asks for no ack.
+    ProposalNeedsAckRequired "proposal-needs-ack-required" libc::EBADMSG;
+    /// A timestamp too far in the future.
+    ClockSkew "clock-skew" libc::EBADMSG;
+    /// A handoff of another protocol version.
+    Version "version" libc::EBADMSG;
+    /// A handoff to its own sender.
+    ToItself "self" libc::EBADMSG;
+    /// No signature.
+    Unsigned "unsigned" key_errno::REJECTED;
+    /// A signature that does not verify.
+    Signature "signature" key_errno::REJECTED;
+    /// A key that is not in the trust list.
+    UnknownKey "unknown-key" key_errno::REJECTED;
+    /// `from` is not the key's agent.
+    FromMismatch "from-mismatch" key_errno::REJECTED;
+    /// event_id is not the message's hash.
+    EventId "event-id" key_errno::REJECTED;
+    /// A handoff's HMAC that does not verify, or no secret to verify it with.
+    Hmac "hmac" key_errno::REJECTED;
+    /// A deactivated key.
+    RevokedKey "revoked-key" key_errno::REVOKED;
+    /// Not this caller's to do.
+    Authority "authority" libc::EACCES;
+    /// The author's tier forbids this kind.
+    Tier "tier" libc::EACCES;
+    /// The same message or handoff again, or a name that exists.
+    Replay "replay" libc::EEXIST;
+    /// Over the size limit.
+    Size "size" libc::EMSGSIZE;
+    /// Over the rate or a quota.
+    Rate "rate" libc::EDQUOT;
+    /// A handoff past expires_at.
+    Expired "expired" libc::ETIME;
+    /// A move that is no transition of the handoff state machine.
+    Transition "transition" libc::EPERM;
+    /// The bytes of a published handoff never change.
+    Immutable "immutable" libc::EPERM;
+    /// A credential write or link change that changes whose account it is.
+    Identity "identity" libc::EPERM;
+    /// Switching to a slot that is expired or unreadable.
+    StaleSlot "stale-slot" key_errno::EXPIRED;
+    /// A place that is read-only, or where nothing of this kind can be made.
+    ReadOnly "read-only" libc::EPERM;
+}
+
+/// An operation that broke a rule, with the sentence that tells its writer what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {advice}", .rule.name())]
+pub struct Refusal {
+    /// The broken rule.
+    pub rule: Rule,
+    /// What is wrong and what to do next, for the agent that reads it.
+    pub advice: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(rule: Rule, advice: impl Into<String>) -> Self {
+        Refusal { rule, advice: advice.into() }
+    }
+}
+
+impl From<JsonError> for Refusal {
+    fn from(e: JsonError) -> Self {
+        let rule = match e.kind {
+            JsonErrorKind::DuplicateKey(_) => Rule::DuplicateKey,
+            _ => Rule::Json,
+        };
+        Refusal::new(rule, format!("{e}. Write complete JSON objects, one per line or pretty-printed."))
+    }
+}
+
+impl From<MessageError> for Refusal {
+    fn from(e: MessageError) -> Self {
+        let (rule, mend) = match &e {
+            MessageError::Schema(_) => (
+                Rule::Schema,
+                "A message needs timestamp, from, type, subject, body and correlation_id; see PROTOCOL.md.",
+            ),
+            MessageError::AckNeedsParent => {
+                (Rule::AckNeedsParent, "Copy the correlation_id of the message you acknowledge.")
+            }
+            MessageError::ProposalNeedsAckRequired => {
+                (Rule::ProposalNeedsAckRequired, "Set ack_required to true and sign again.")
+            }
+            MessageError::Unsigned => {
+                (Rule::Unsigned, "Sign it first: baton sign --as <you> < message.json.")
+            }
+            MessageError::FromMismatch { .. } => {
+                (Rule::FromMismatch, "Sign with the key of the agent named in from.")
+            }
+            MessageError::UnknownKey(_) => {
+                (Rule::UnknownKey, "Ask the operator to import your key: baton trust import.")
+            }
+            MessageError::RevokedKey(_) => {
+                (Rule::RevokedKey, "Sign with your active key; baton trust show lists it.")
+            }
+            MessageError::EventId => (Rule::EventId, "The message was changed after signing; sign it again."),
+            MessageError::Signature(_) => (
+                Rule::Signature,
+                "The message was changed after signing, or signed with another key; sign it again.",
+            ),
+            MessageError::Tier { .. } => (Rule::Tier, "Ask the operator to raise your tier."),
+        };
+        Refusal::new(rule, format!("{e}. {mend}"))
+    }
+}
+
+impl From<HandoffError> for Refusal {
+    fn from(e: HandoffError) -> Self {
+        let (rule, mend) = match &e {
+            HandoffError::Json(j) => return j.clone().into(),
+            HandoffError::Version => (Rule::Version, "This exchange speaks handoff protocol_version 1."),
+            HandoffError::ToItself => (Rule::ToItself, "Name another agent in to_agent."),
+            HandoffError::Schema(_) => {
+                (Rule::Schema, "See PROTOCOL.md for a handoff's members; baton handoff new makes one.")
+            }
+            HandoffError::Hmac(..) => {
+                (Rule::Hmac, "Sign the payload with the pair's secret; baton handoff new does.")
+            }
+            HandoffError::Expired(_) => (Rule::Expired, "Start a new handoff."),
+        };
+        Refusal::new(rule, format!("{e}. {mend}"))
+    }
+}

@@ -1,0 +1,1 @@
+//! Where an exchange's bytes live: one trait, the local directory first.

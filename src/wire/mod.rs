@@ -1,0 +1,13 @@
+//! The bytes that peers sign and send: canonical JSON, messages, handoffs, cards, trust lists,
+//! credential identity. Pure: no I/O, no clock, no lock.
+
+pub mod canonical;
+pub mod card;
+pub mod credential;
+pub mod handoff;
+pub mod json;
+pub mod keys;
+pub mod message;
+pub mod name;
+pub mod time;
+pub mod trust;
