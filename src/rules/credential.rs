@@ -150,7 +150,9 @@ pub fn judge(
     let CredentialFile::Login(new) = new else {
         return Err(Refusal::new(
             Rule::Identity,
-            format!("A login without tokens (a stub) never enters a slot; {name} keeps its own. Log in again."),
+            format!(
+                "A login without tokens (a stub) never enters a slot; {name} keeps its own. Log in again."
+            ),
         ));
     };
     let Some(old) = old else { return Ok(Verdict::Captured) };
@@ -334,7 +336,8 @@ mod tests {
     fn a_link_points_at_a_slot_beside_it() {
         assert_eq!(link_target(b".credentials.json.work").unwrap().as_str(), "work");
         assert_eq!(link_target(b"././.credentials.json.work").unwrap().as_str(), "work");
-        for target in ["/x/.credentials.json.work", "../.credentials.json.work", ".credentials.json", "x", ""] {
+        for target in ["/x/.credentials.json.work", "../.credentials.json.work", ".credentials.json", "x", ""]
+        {
             assert_eq!(link_target(target.as_bytes()).unwrap_err().rule, Rule::Identity, "{target}");
         }
     }
