@@ -4,9 +4,11 @@
 pub mod config;
 pub mod files;
 pub mod handoffs;
+pub mod init;
 pub mod layout;
 pub mod logs;
 pub mod operator;
+
 pub mod views;
 
 mod commit;
