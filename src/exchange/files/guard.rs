@@ -18,6 +18,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -74,7 +75,7 @@ impl Files {
     ) -> Outcome<()> {
         match outcome {
             Ok(accepted) => {
-                self.announce(caller, profile, slot, &accepted);
+                self.announce(&self.office()?.actor(caller), profile, slot, &accepted);
                 Ok(())
             }
             Err(Fault::Broke(refusal)) => {
@@ -86,23 +87,32 @@ impl Files {
     }
 
     /// The event of an accepted write.
-    pub(super) fn announce(&self, caller: &Caller, profile: &Profile, slot: &SlotName, accepted: &Accepted) {
+    pub(in crate::exchange) fn announce(
+        &self,
+        by: &Actor,
+        profile: &Profile,
+        slot: &SlotName,
+        accepted: &Accepted,
+    ) {
         let event = match accepted.verdict {
             Some(credential::Verdict::Unchanged) if !accepted.changed => return,
             Some(verdict) => verdict.event(),
             None => "credential-adopted",
         };
-        let by = self.by(caller);
         self.slot_event(event, profile, slot, by, Some(&accepted.credential), None);
     }
 
-    fn by(&self, caller: &Caller) -> String {
-        match self.office().map(|office| office.actor(caller)) {
-            Ok(Actor::Agent(agent)) => agent.to_string(),
-            Ok(Actor::Operator) => "operator".to_owned(),
-            Ok(Actor::Stranger(uid)) => format!("uid-{uid}"),
-            Err(_) => "unknown".to_owned(),
-        }
+    /// Puts bytes into a slot because the operator says that they belong there.
+    pub(in crate::exchange) fn adopt(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+    ) -> Result<Accepted, Fault> {
+        let now = self.office().map_err(|_| io::Error::from_raw_os_error(libc::EIO))?.now();
+        let dir = profile.dir.metadata()?;
+        let owner = self.as_root.then_some((dir.uid(), dir.gid()));
+        profile.submit(slot, bytes, Grounds::Adopted, owner, false, now)
     }
 
     /// Records an event about a slot: never a token, never a whole hash.
@@ -111,7 +121,7 @@ impl Files {
         event: &'static str,
         profile: &Profile,
         slot: &SlotName,
-        by: String,
+        by: &Actor,
         credential: Option<&Credential>,
         quarantine: Option<String>,
     ) {
@@ -119,178 +129,13 @@ impl Files {
         let mut fields = Map::new();
         fields.insert("profile".to_owned(), Value::String(profile.name.clone()));
         fields.insert("slot".to_owned(), Value::String(slot.to_string()));
-        fields.insert("by".to_owned(), Value::String(by));
-        if let Some(credential) = credential {
-            fields.insert("fingerprint".to_owned(), Value::String(credential.fingerprint.to_string()));
-            let expires = Timestamp(credential.expires_at_ms.saturating_mul(1000));
-            fields.insert("expires_at".to_owned(), Value::String(expires.to_string()));
-        }
-        if let Some(quarantine) = quarantine {
-            fields.insert("quarantine".to_owned(), Value::String(quarantine));
-        }
-        office.event(event, fields);
-    }
-
-    /// open(2) of a slot.
-    pub(super) fn open_slot(&self, caller: &Caller, node: &SlotNode, flags: OFlags) -> Outcome<OpenFile> {
-        let (read, write) = super::wanted(flags);
-        let operation = Operation { name: "open", node: &Node::Slot(node.clone()), child: None };
-        let standing = self.standing(caller, &operation, write != 0)?;
-        let file = node.profile.slot_file(&node.slot)?.ok_or_else(|| Denied::os(libc::ENOENT))?;
-        if !standing.entitled {
-            self.check_mode(caller, standing, &file.metadata()?, read | write)?;
-        }
-        if write == 0 {
-            return Ok(OpenFile { opened: Opened::SlotReader(file) });
-        }
-        let present = read_up_to_limit(&file)?;
-        let emptied = flags.contains(OFlags::TRUNC) && !present.is_empty();
-        let bytes = if emptied { Vec::new() } else { present };
-        let (profile, slot) = (node.profile.clone(), node.slot.clone());
-        let writer = SlotWriter::new(profile, slot, false, caller, bytes, emptied);
-        Ok(OpenFile { opened: Opened::SlotWriter(writer) })
-    }
-
-    /// O_CREAT of a guarded name that does not exist: it is not seen before it holds a login.
-    pub(super) fn create_guarded(
-        &self,
-        caller: &Caller,
-        profile: &Arc<Profile>,
-        name: GuardedName,
-        flags: OFlags,
-    ) -> Outcome<(FileEntry, OpenFile)> {
-        let (slot, link_first) = match name {
-            GuardedName::LiveLink => match profile.live()? {
-                Live::Absent => match profile.check_unused() {
-                    Ok(()) => (SlotName::first(), true),
-                    Err(Fault::Io(e)) => return Err(Denied::Io(e)),
-                    Err(Fault::Broke(refusal)) => {
-                        let path = profile.path(LIVE_LINK);
-                        let attempt = Attempt { operation: "create", path: &path, bytes: &[] };
-                        return Err(self.refuse(caller, attempt, refusal));
-                    }
-                },
-                Live::To(_) | Live::Other => return Err(Denied::os(libc::EEXIST)),
-            },
-            GuardedName::Slot(slot) => (slot, false),
-        };
-        if let Some(handle) = fd::find(&profile.dir, OsStr::new(&slot.file_name()))? {
-            if flags.contains(OFlags::EXCL) || !handle.metadata()?.is_file() {
-                return Err(Denied::os(libc::EEXIST));
-            }
-            let attr = fd::attr(&handle.metadata()?);
-            let node = SlotNode::new(profile.clone(), slot, attr);
-            let open = self.open_slot(caller, &node, flags)?;
-            return Ok((self.nodes.entry(Node::Slot(node), attr), open));
-        }
-        let now = self.office()?.now();
-        let time = UNIX_EPOCH + Duration::from_micros(u64::try_from(now.0).unwrap_or(0));
-        let (uid, gid) = self.new_owner(caller).unwrap_or(self.own_ids);
-        let attr = Attr {
-            kind: NodeKind::File,
-            size: 0,
-            mode: 0o600,
-            uid,
-            gid,
-            nlink: 1,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-        };
-        let writer = SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Vec::new(), true);
-        let node = SlotNode::new(profile.clone(), slot, attr);
-        Ok((self.nodes.entry(Node::Slot(node), attr), OpenFile { opened: Opened::SlotWriter(writer) }))
-    }
-
-    /// chmod, chown, truncate, utimensat of a slot.
-    pub(super) fn set_slot_attr(
-        &self,
-        caller: &Caller,
-        node: &SlotNode,
-        open: Option<&OpenFile>,
-        change: SetAttr,
-    ) -> Outcome<Attr> {
-        let whole = Node::Slot(node.clone());
-        let standing =
-            self.standing(caller, &Operation { name: "setattr", node: &whole, child: None }, true)?;
-        let (profile, name) = (&node.profile, GuardedName::Slot(node.slot.clone()));
-        let attr = node.attr()?;
-        if let Some(mode) = change.mode
-            && mode & 0o7777 != 0o600
-        {
-            let advice = "A slot's mode is 0600 and stays so. Leave it, or chmod 600.";
-            return Err(self.refuse_identity(caller, "chmod", profile, &name, advice));
-        }
-        if change.uid.is_some_and(|uid| uid != attr.uid) || change.gid.is_some_and(|gid| gid != attr.gid) {
-            let advice =
-                "A slot keeps its owner and group. Leave them; the agents of the profile share its slots.";
-            return Err(self.refuse_identity(caller, "chown", profile, &name, advice));
-        }
-        let mut shown = None;
-        match (change.size, open.map(|open| &open.opened)) {
-            (None, _) => {}
-            (Some(size), Some(Opened::SlotWriter(writer))) => {
-                self.truncate_slot(caller, writer, size)?;
-                shown = Some(writer.len());
-            }
-            (Some(size), _) if size == attr.size => {}
-            (Some(_), _) => {
-                let advice = format!("A slot can't be cut or stretched by itself. {WHOLE_FILE}");
-                return Err(self.refuse_identity(caller, "truncate", profile, &name, advice));
-            }
-        }
-        if let Some(handle) = profile.slot_handle(&node.slot)? {
-            if !standing.entitled {
-                self.check_owner(caller, standing, &handle.metadata()?)?;
-            }
-            if change.mode.is_some() {
-                fd::chmod(&handle, 0o600)?;
-            }
-            if change.atime.is_some() || change.mtime.is_some() {
-                fd::set_times(&handle, change.atime, change.mtime)?;
-            }
-        }
-        let mut attr = node.attr()?;
-        attr.size = shown.unwrap_or(attr.size);
-        Ok(attr)
-    }
-
-    /// unlink(2) of a guarded name. `None`: there is only an ordinary file of that name.
-    pub(super) fn unlink_guarded(
-        &self,
-        caller: &Caller,
-        profile: &Arc<Profile>,
-        name: &GuardedName,
-    ) -> Outcome<Option<()>> {
-        let slot = match name {
-            GuardedName::LiveLink if profile.live()? == Live::Absent => return Err(Denied::os(libc::ENOENT)),
-            GuardedName::LiveLink => {
-                let advice = format!(
-                    "The live link is never removed: to use another login, ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}."
-                );
-                return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
-            }
-            GuardedName::Slot(slot) => slot,
-        };
-        if profile.slot_handle(slot)?.is_none() {
-            return Ok(None);
-        }
-        let office = self.office()?;
-        if office.actor(caller) != Actor::Operator {
-            let advice = "Only the operator removes a slot, and only one that is not live. Ask for it.";
-            return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
-        }
-        let path = profile.slot_path(slot);
-        let mut kept = None;
-        let removed = profile.remove(slot, |bytes| {
-            kept = Some(office.keep(&path, bytes)?);
-            Ok(())
-        });
+        fields.insert(
+            "by".to_owned(),
+            Value::String(by.to_string());
         match removed {
             Ok(None) => Err(Denied::os(libc::ENOENT)),
             Ok(Some(credential)) => {
-                let by = self.by(caller);
+                let by = &office.actor(caller);
                 self.slot_event("credential-removed", profile, slot, by, credential.as_ref(), kept);
                 Ok(Some(()))
             }
@@ -317,10 +162,10 @@ impl Files {
                 return Err(self.refuse_identity(caller, operation, profile, &link, refusal.advice));
             }
         };
-        let now = self.office()?.now();
-        match profile.switch(&slot, now, perform) {
+        let office = self.office()?;
+        match profile.switch(&slot, office.now(), perform) {
             Ok(credential) => {
-                let by = self.by(caller);
+                let by = &office.actor(caller);
                 self.slot_event("credential-switched", profile, &slot, by, Some(&credential), None);
                 Ok(())
             }

@@ -23,7 +23,6 @@ use crate::wire::time::Timestamp;
 use access::{Operation, READ, WRITE};
 use guard::guarded;
 use nodes::{Node, Nodes, Plain, ROOT};
-use parking_lot::RwLock;
 use profile::Profile;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Map, Value};
@@ -45,11 +44,12 @@ pub trait Office: Send + Sync {
     fn now(&self) -> Timestamp;
     /// Records a refusal and returns it for the caller.
     fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied;
-    /// Keeps the bytes of what `path` was in quarantine, and returns where: relative to the exchange's folder.
+    /// Keeps the bytes of a slot that is removed in quarantine, and returns where: relative to the
+    /// exchange's folder.
     ///
     /// # Errors
     /// The disk's; the bytes are then not kept.
-    fn keep(&self, path: &str, bytes: &[u8]) -> io::Result<String>;
+    fn keep(&self, bytes: &[u8]) -> io::Result<String>;
     /// Appends an event.
     fn event(&self, event: &'static str, fields: Map<String, Value>);
 }
@@ -125,7 +125,7 @@ pub struct Files {
     root: Plain,
     profiles: BTreeMap<String, Arc<Profile>>,
     nodes: Nodes,
-    office: RwLock<Option<Weak<dyn Office>>>,
+    office: Weak<dyn Office>,
     /// Whether new files can be given to their callers.
     as_root: bool,
     own_ids: (u32, u32),
@@ -147,11 +147,12 @@ fn open_flags(flags: i32) -> OFlags {
 
 impl Files {
     /// The files in `dir` (an exchange's credentials/, made if missing), with the folder of each
-    /// configured profile (made if missing). Call [`Files::attach`] before anything else.
+    /// configured profile (made if missing). A login that lies as a regular file where a live link
+    /// belongs, as a program left it before there was a guard, becomes the slot `default`.
     ///
     /// # Errors
     /// The disk's.
-    pub fn new(dir: &Path, config: &Config) -> io::Result<Self> {
+    pub fn new(dir: &Path, config: &Config, office: Weak<dyn Office>) -> io::Result<Self> {
         match std::fs::create_dir(dir) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -165,34 +166,29 @@ impl Files {
         }
         let metadata = handle.metadata()?;
         let root = Plain::new(Arc::new(handle), &metadata, None);
-        Ok(Files {
+        let files = Files {
             nodes: Nodes::new(root.clone()),
             root,
             profiles,
-            office: RwLock::new(None),
+            office,
             as_root: rustix::process::geteuid().is_root(),
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
-        })
+        };
+        files.take_in_logins();
+        Ok(files)
     }
 
-    /// Names the exchange that these files belong to, and takes in logins that lie as regular files
-    /// where a live link belongs (they become the slot `default`).
-    pub fn attach(&self, office: Weak<dyn Office>) {
-        let now = office.upgrade().map(|office| office.now());
-        *self.office.write() = Some(office);
-        let Some(now) = now else { return };
-        for (name, profile) in &self.profiles {
-            match profile.take_in(self.as_root, now) {
+    fn take_in_logins(&self) {
+        let Ok(office) = self.office() else { return };
+        for profile in self.profiles.values() {
+            match profile.take_in(self.as_root, office.now()) {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
-                    let event = accepted.verdict.map_or("credential-adopted", |verdict| verdict.event());
-                    let slot = SlotName::first();
-                    let login = Some(&accepted.credential);
-                    self.slot_event(event, profile, &slot, "operator".to_owned(), login, None);
+                    self.announce(&Actor::Operator, profile, &SlotName::first(), &accepted);
                 }
                 Err(fault) => {
-                    let why = String::from(fault);
-                    tracing::warn!(profile = name, why, "the login in .credentials.json was not taken in");
+                    let (profile, why) = (&profile.name, String::from(fault));
+                    tracing::warn!(profile, why, "the login in .credentials.json was not taken in");
                 }
             }
         }

@@ -23,7 +23,7 @@ const SETGID: u32 = 0o2000;
 impl Files {
     pub(in crate::exchange) fn office(&self) -> Outcome<Arc<dyn Office>> {
         // Gone only while the exchange is being closed.
-        self.office.read().as_ref().and_then(|office| office.upgrade()).ok_or_else(|| Denied::os(libc::EIO))
+        self.office.upgrade().ok_or_else(|| Denied::os(libc::EIO))
     }
 
     pub(super) fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {

@@ -242,7 +242,7 @@ impl Profile {
 
     /// Replaces a slot's content, if there are grounds to. With `link_first`, it is the profile's first
     /// login: the live link is made as well.
-    pub(super) fn submit(
+    pub(in crate::exchange) fn submit(
         &self,
         slot: &SlotName,
         bytes: &[u8],
@@ -365,7 +365,7 @@ impl Profile {
     }
 
     /// Points the live link at a slot by `perform`, if the slot may be switched to.
-    pub(super) fn switch(
+    pub(in crate::exchange) fn switch(
         &self,
         slot: &SlotName,
         now: Timestamp,
@@ -393,7 +393,7 @@ impl Profile {
     }
 
     /// Points the live link at a slot, whatever it was.
-    pub(super) fn relink(&self, slot: &SlotName) -> io::Result<()> {
+    pub(in crate::exchange) fn relink(&self, slot: &SlotName) -> io::Result<()> {
         let half_made = self.half_made();
         rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, half_made.as_str())?;
         rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, LIVE_LINK)?;

@@ -155,7 +155,7 @@ impl Files {
         match decision {
             Decision::NotWhole => Ok(()),
             Decision::Published(accepted) => {
-                self.announce(caller, &writer.profile, &writer.slot, &accepted);
+                self.announce(&self.office()?.actor(caller), &writer.profile, &writer.slot, &accepted);
                 Ok(())
             }
             Decision::Refused(refusal, bytes) => {
