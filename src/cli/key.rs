@@ -2,12 +2,10 @@
 
 use super::place::{self, ExchangeOption, operate};
 use super::{keyfile, output};
-use crate::exchange::init;
 use crate::exchange::layout::Layout;
 use crate::exchange::operator::OperatorRequest;
 use crate::wire::keys::{PublicKey, SigningKey};
 use crate::wire::name::AgentName;
-use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -78,10 +76,10 @@ pub struct ImportArgs {
 ///
 /// # Errors
 /// What stopped it.
-pub fn run(command: KeyCommand, now: Timestamp) -> anyhow::Result<ExitCode> {
+pub fn run(command: KeyCommand) -> anyhow::Result<ExitCode> {
     match command {
         KeyCommand::Show(args) => show(&args),
-        KeyCommand::Import(args) => import(&args, now),
+        KeyCommand::Import(args) => import(&args),
     }
 }
 
@@ -171,7 +169,7 @@ fn known_keys(layout: &Layout, only: Option<&AgentName>) -> anyhow::Result<Vec<S
     Ok(shown)
 }
 
-fn import(args: &ImportArgs, now: Timestamp) -> anyhow::Result<ExitCode> {
+fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let layout = args.exchange.find()?;
     let agent = &args.agent;
     place::check_agents(&layout, [agent])?;
@@ -179,7 +177,7 @@ fn import(args: &ImportArgs, now: Timestamp) -> anyhow::Result<ExitCode> {
         format!("{} is no signing key (base64 of a 32-byte Ed25519 seed)", args.file.display())
     })?;
     let trust = place::read_trust(&layout)?;
-    let (id, mut entry) = init::trust_entry(agent, &key, now);
+    let id = key.public().id(agent);
     if trust.key(&id).is_some_and(|known| !known.active) {
         bail!("the key {id} is deactivated in trust.json and stays so: make {agent} a new one");
     }
@@ -194,17 +192,8 @@ fn import(args: &ImportArgs, now: Timestamp) -> anyhow::Result<ExitCode> {
         }
     }
 
-    if let Some(known) = trust.agents.get(agent) {
-        // The tier and the history of a known agent are the operator's; only the key is new.
-        entry.tier = known.tier;
-        entry.other = known.other.clone();
-    }
-    // Trust first: a key that is held but not trusted would sign lines that are then refused.
-    if trust.key(&id).is_none() {
-        let list = TrustList { agents: [(agent.clone(), entry)].into(), ..TrustList::default() };
-        operate(&layout, OperatorRequest::TrustImport { text: list.to_json() })?;
-    }
-    keyfile::store_signing_key(&file, &key)?;
+    let text = String::clone(&key.to_file_text());
+    operate(&layout, OperatorRequest::KeyImport { agent: agent.to_string(), key: text })?;
 
     let mut out = output::stdout();
     if args.json {

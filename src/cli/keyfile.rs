@@ -1,11 +1,11 @@
-//! Reading signing keys and pair secrets from files, and storing them.
+//! Reading signing keys and pair secrets from files.
 
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
 use anyhow::{Context as _, bail};
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -68,25 +68,6 @@ fn read_all(from: impl std::io::Read) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         bail!("longer than {MAX_FILE} bytes, so it is no key or secret");
     }
     Ok(bytes)
-}
-
-/// Stores a signing key: complete or not at all, 0600.
-///
-/// # Errors
-/// Names the file.
-pub fn store_signing_key(file: &Path, key: &SigningKey) -> anyhow::Result<()> {
-    let temporary = file.with_extension("key.new");
-    let write = || -> std::io::Result<()> {
-        match fs::remove_file(&temporary) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        out.write_all(key.to_file_text().as_bytes())?;
-        out.sync_all()?;
-        fs::rename(&temporary, file)
-    };
-    write().with_context(|| file.display().to_string())
 }
 
 /// Reads an agent's name on the command line.

@@ -67,7 +67,7 @@ pub fn main() -> ExitCode {
         Command::Refusals(args) => records::run_refusals(&args),
         Command::Events(args) => records::run_events(&args),
         Command::Verify(args) => verify::run(&args),
-        Command::Key(command) => key::run(command, now()),
+        Command::Key(command) => key::run(command),
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),
     };

@@ -59,14 +59,14 @@ pub fn run(command: SecretCommand) -> anyhow::Result<ExitCode> {
     let layout = args.exchange.find()?;
     let (a, b) = args.pair;
     place::check_agents(&layout, [&a, &b])?;
-    let secret = PairSecret::from_file_bytes(&keyfile::read_any(&args.file)?);
-    if secret.as_bytes().is_empty() {
+    let bytes = keyfile::read_any(&args.file)?;
+    if PairSecret::from_file_bytes(&bytes).as_bytes().is_empty() {
         bail!("{} is empty: a secret needs bytes, best 32 random ones", args.file.display());
     }
     let request = OperatorRequest::SecretImport {
         a: a.to_string(),
         b: b.to_string(),
-        secret: STANDARD.encode(secret.as_bytes()),
+        secret: STANDARD.encode(&*bytes),
     };
     let answer = operate(&layout, request)?;
     place::print_answer(&answer, args.json, &format!("the secret of {a} and {b} is in place"))

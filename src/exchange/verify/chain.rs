@@ -1,10 +1,11 @@
 //! events.jsonl: is the hash chain whole, and what does it say of logs, handoffs and slots?
 
 use super::{Faults, hex, unhex};
+use crate::exchange::handoffs::State;
 use crate::exchange::layout::Layout;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 
@@ -49,8 +50,12 @@ pub(super) struct Chain {
     logs: BTreeMap<String, LogHistory>,
     /// By directory and name.
     pub handoffs: BTreeMap<(String, String), KnownHandoff>,
+    /// The ids of all handoffs that were ever published.
+    pub handoff_ids: BTreeSet<String>,
     /// By profile and slot: the fingerprint's first 12 hex digits, and the event's line.
     pub slots: BTreeMap<(String, String), (String, u64)>,
+    /// By profile: the slot that the live link was last pointed at, and the event's line.
+    pub live_links: BTreeMap<String, (String, u64)>,
 }
 
 impl Chain {
@@ -181,6 +186,7 @@ impl Chain {
                     sha256: Some(unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?),
                     event: self.lines,
                 };
+                self.handoff_ids.insert(text("handoff_id")?.to_owned());
                 let place = ("handoff".to_owned(), text("name")?.to_owned());
                 if self.handoffs.insert(place, known).is_some() {
                     return Err(format!("it publishes handoff/{} a second time", text("name")?));
@@ -197,13 +203,29 @@ impl Chain {
                     return Err(format!("it moves {}/{}, which no event put there", from.0, from.1));
                 }
             }
-            "credential-refused" => {}
-            event_name if event_name.starts_with("credential-") => {
-                if let (Ok(profile), Ok(slot), Ok(fingerprint)) =
-                    (text("profile"), text("slot"), text("fingerprint"))
-                {
-                    let slot = (profile.to_owned(), slot.to_owned());
-                    self.slots.insert(slot, (fingerprint.to_owned(), self.lines));
+            "undone" => {
+                let place = |path: &str| -> Option<(String, String)> {
+                    let (dir, name) = path.rsplit_once('/')?;
+                    State::ALL.iter().any(|s| s.dir() == dir).then(|| (dir.to_owned(), name.to_owned()))
+                };
+                let at = text("at")?;
+                let undone = place(at).and_then(|at| self.handoffs.remove(&at));
+                let undone = undone.ok_or_else(|| format!("it undoes {at}, which no event put there"))?;
+                // A publication goes back to where no agent sees it.
+                if let Some(back_at) = place(text("back_at")?) {
+                    self.handoffs.insert(back_at, undone);
+                }
+            }
+            "credential-removed" => {
+                self.slots.remove(&(text("profile")?.to_owned(), text("slot")?.to_owned()));
+            }
+            name if name.starts_with("credential-") => {
+                let (profile, slot) = (text("profile")?.to_owned(), text("slot")?.to_owned());
+                if name == "credential-switched" {
+                    self.live_links.insert(profile.clone(), (slot.clone(), self.lines));
+                }
+                if let Ok(fingerprint) = text("fingerprint") {
+                    self.slots.insert((profile, slot), (fingerprint.to_owned(), self.lines));
                 }
             }
             _ => {}

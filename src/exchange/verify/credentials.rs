@@ -27,9 +27,8 @@ fn check_claude(setting: &Setting<'_>, chain: &Chain, profile: &str, faults: &mu
     for entry in fs::read_dir(setting.layout.tree(&dir)).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let slot = name.strip_prefix(LINK).and_then(|rest| rest.strip_prefix('.'));
-        if let Some(slot) =
-            slot.filter(|slot| !slot.ends_with(".fingerprint.json") && !slot.starts_with("tmp."))
-        {
+        // Sidecars and temporary files have a further dot.
+        if let Some(slot) = slot.filter(|slot| !slot.is_empty() && !slot.contains('.')) {
             slots.push(slot.to_owned());
         }
     }
@@ -48,15 +47,28 @@ fn check_claude(setting: &Setting<'_>, chain: &Chain, profile: &str, faults: &mu
     }
 
     let link = format!("{dir}/{LINK}");
+    let switched = chain.live_links.get(profile);
     match fs::read_link(setting.layout.tree(&link)) {
         Ok(target) => {
             let selected = target.to_str().and_then(|t| t.strip_prefix(LINK)?.strip_prefix('.'));
             if selected.is_none_or(|slot| !slots.iter().any(|s| s == slot)) {
                 let problem = format!("the live link points at {}, which is no slot here", target.display());
                 faults.add(link, None, "credential", problem);
+            } else if let Some((slot, event)) = switched.filter(|(slot, _)| selected != Some(slot.as_str())) {
+                let problem = format!(
+                    "the live link points at {}, but was switched to {slot} last (events.jsonl, line {event}): \
+                     changed behind the mount",
+                    target.display()
+                );
+                faults.add(link, None, "credential", problem);
             }
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if let Some((slot, event)) = switched {
+                let problem = format!("the live link to {slot} is gone (events.jsonl, line {event} made it)");
+                faults.add(link, None, "missing", problem);
+            }
+        }
         Err(_) => faults.add(link, None, "credential", "the live link is not a symbolic link"),
     }
     slots.len() as u64

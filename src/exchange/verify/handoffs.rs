@@ -5,7 +5,7 @@ use super::{Faults, Setting};
 use crate::exchange::handoffs::State;
 use crate::rules::Refusal;
 use crate::wire::handoff::Handoff;
-use crate::wire::json;
+use crate::wire::json::{self, Value};
 use crate::wire::keys::PairSecret;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
@@ -69,11 +69,10 @@ pub(super) fn check(setting: &Setting<'_>, chain: &Chain, faults: &mut Faults) -
                     check_payload(setting, file, &bytes, faults);
                 }
             }
-            None if dir == State::Rejected.dir()
-                && name.strip_suffix(REASON).is_some_and(|of| is_reason_for(of, &found)) =>
-            {
-                if let Err(e) = json::parse(&bytes) {
-                    faults.add(file, None, "json", e.to_string());
+            // Written just before its handoff moves, so it may stand alone after a crash.
+            None if dir == State::Rejected.dir() && name.ends_with(REASON) => {
+                if !is_reason(&bytes, chain) {
+                    faults.add(file, None, "added", "gives no reason for any handoff that was published");
                 }
             }
             None => faults.add_mendable(
@@ -97,10 +96,9 @@ pub(super) fn check(setting: &Setting<'_>, chain: &Chain, faults: &mut Faults) -
     handoffs
 }
 
-/// `x.json` and `x` both have their reason in `x.json.reason.json` or `x.reason.json`.
-fn is_reason_for(of: &str, found: &BTreeSet<(String, String)>) -> bool {
-    let rejected = |name: String| found.contains(&(State::Rejected.dir().to_owned(), name));
-    rejected(of.to_owned()) || rejected(format!("{of}.json"))
+fn is_reason(bytes: &[u8], chain: &Chain) -> bool {
+    let Ok(Value::Object(reason)) = json::parse(bytes) else { return false };
+    reason.get("handoff_id").and_then(Value::as_str).is_some_and(|id| chain.handoff_ids.contains(id))
 }
 
 fn check_payload(setting: &Setting<'_>, file: String, bytes: &[u8], faults: &mut Faults) {

@@ -1,6 +1,7 @@
 //! A log's lines by themselves: JSON, shape, signature, author, and none twice.
 
 use super::{Faults, Setting};
+use crate::exchange::logs::LogName;
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::{self, JsonError, JsonErrorKind, Value};
 use crate::wire::message::Message;
@@ -21,13 +22,14 @@ type ShortId = [u8; 16];
 
 /// Checks every line; returns how many there are.
 pub(super) fn check(setting: &Setting<'_>, path: &str, file: &File, faults: &mut Faults) -> io::Result<u64> {
-    let only_author = only_author(setting, path);
+    let log = LogName::parse(path, |agent| setting.config.agents.contains_key(agent));
+    let only_author = log.as_ref().and_then(LogName::only_writer);
     let mut reader = BufReader::with_capacity(256 * 1024, file);
     let mut seen: HashMap<ShortId, u64> = HashMap::new();
     let mut number = 0;
     loop {
         let (batch, torn) = read_batch(&mut reader)?;
-        for result in check_batch(setting, only_author.as_ref(), &batch) {
+        for result in check_batch(setting, only_author, &batch) {
             number += 1;
             match result {
                 Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
@@ -51,13 +53,6 @@ pub(super) fn check(setting: &Setting<'_>, path: &str, file: &File, faults: &mut
             return Ok(number);
         }
     }
-}
-
-/// The agent that alone appends to a bilateral log.
-fn only_author(setting: &Setting<'_>, path: &str) -> Option<AgentName> {
-    let agents = || setting.config.agents.keys();
-    let pairs = agents().flat_map(|from| agents().map(move |to| (from, to)));
-    pairs.into_iter().find(|(from, to)| path == format!("{from}_to_{to}.jsonl")).map(|(from, _)| from.clone())
 }
 
 /// The next lines without their newlines; and the length of a last line that has none.
