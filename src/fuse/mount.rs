@@ -2,6 +2,7 @@
 
 use super::adapter::Mounted;
 use super::fusermount;
+pub(crate) use super::fusermount::detach;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
 use crate::exchange::Exchange;
