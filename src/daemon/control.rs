@@ -6,6 +6,7 @@ use anyhow::Context;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Longer paths don't fit a socket address (sun_path: 108 bytes on Linux, 104 on macOS, with the ending NUL).
 const LONGEST_SOCKET_PATH: usize = 103;
@@ -25,7 +26,9 @@ pub fn call(exchange_dir: &Path, request: &Request) -> anyhow::Result<Option<Res
             });
         }
     };
-    let mut line = serde_json::to_vec(request).context("a path that is no UTF-8 can't be asked for")?;
+    // An operator's request may carry a secret.
+    let mut line =
+        Zeroizing::new(serde_json::to_vec(request).context("a path that is no UTF-8 can't be asked for")?);
     line.push(b'\n');
     let mut answer = String::new();
     let exchanged = stream
@@ -86,8 +89,13 @@ pub(super) fn may_ask(stream: &UnixStream, owner: u32) -> bool {
 /// the other side that this daemon is ending.
 pub(super) fn serve(stream: &UnixStream, answer: impl Fn(Request) -> Option<Response>) -> io::Result<()> {
     let mut writer = stream;
-    for line in BufReader::new(stream).lines() {
-        let response = match serde_json::from_str(&line?) {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Zeroizing::new(String::new());
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let response = match serde_json::from_str(&line) {
             Ok(request) => match answer(request) {
                 Some(response) => response,
                 None => return Ok(()),
@@ -98,7 +106,6 @@ pub(super) fn serve(stream: &UnixStream, answer: impl Fn(Request) -> Option<Resp
         line.push(b'\n');
         writer.write_all(&line)?;
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What can be asked of a running daemon.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What can be asked of a running daemon. Not `Debug`: an operator's request may carry a secret.
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "ask")]
 pub enum Request {
     /// One more mount; answered with a [`MountReport`] when the tree answers.

@@ -122,7 +122,13 @@ impl Daemon {
         if let Err(error) = std::fs::remove_file(socket) {
             tracing::warn!(%error, "can't remove the control socket");
         }
-        self.exchange.checkpoint();
+        self.checkpoint();
+    }
+
+    fn checkpoint(&self) {
+        if let Err(error) = self.exchange.checkpoint() {
+            tracing::error!(%error, "the exchange could not be made durable: look after its disk");
+        }
     }
 
     /// Adds a mount; returns when the tree answers.
@@ -283,7 +289,7 @@ impl Daemon {
                 }
                 if checkpointed.elapsed() >= CHECKPOINT_PERIOD {
                     checkpointed = Instant::now();
-                    self.exchange.checkpoint();
+                    self.checkpoint();
                 }
             }));
             if kept.is_err() {
