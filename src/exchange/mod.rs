@@ -9,6 +9,7 @@ pub mod layout;
 pub mod logs;
 pub mod operator;
 
+pub mod verify;
 pub mod views;
 
 mod commit;
