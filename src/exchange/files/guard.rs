@@ -129,9 +129,174 @@ impl Files {
         let mut fields = Map::new();
         fields.insert("profile".to_owned(), Value::String(profile.name.clone()));
         fields.insert("slot".to_owned(), Value::String(slot.to_string()));
-        fields.insert(
-            "by".to_owned(),
-            Value::String(by.to_string());
+        fields.insert("by".to_owned(), Value::String(by.to_string()));
+        if let Some(credential) = credential {
+            fields.insert("fingerprint".to_owned(), Value::String(credential.fingerprint.to_string()));
+            let expires = Timestamp(credential.expires_at_ms.saturating_mul(1000));
+            fields.insert("expires_at".to_owned(), Value::String(expires.to_string()));
+        }
+        if let Some(quarantine) = quarantine {
+            fields.insert("quarantine".to_owned(), Value::String(quarantine));
+        }
+        office.event(event, fields);
+    }
+
+    /// open(2) of a slot.
+    pub(super) fn open_slot(&self, caller: &Caller, node: &SlotNode, flags: OFlags) -> Outcome<OpenFile> {
+        let (read, write) = super::wanted(flags);
+        let operation = Operation { name: "open", node: &Node::Slot(node.clone()), child: None };
+        let standing = self.standing(caller, &operation, write != 0)?;
+        let file = node.profile.slot_file(&node.slot)?.ok_or_else(|| Denied::os(libc::ENOENT))?;
+        if !standing.entitled {
+            self.check_mode(caller, standing, &file.metadata()?, read | write)?;
+        }
+        if write == 0 {
+            return Ok(OpenFile { opened: Opened::SlotReader(file) });
+        }
+        let present = read_up_to_limit(&file)?;
+        let emptied = flags.contains(OFlags::TRUNC) && !present.is_empty();
+        let bytes = if emptied { Vec::new() } else { present };
+        let (profile, slot) = (node.profile.clone(), node.slot.clone());
+        let writer = SlotWriter::new(profile, slot, false, caller, bytes, emptied);
+        Ok(OpenFile { opened: Opened::SlotWriter(writer) })
+    }
+
+    /// O_CREAT of a guarded name that does not exist: it is not seen before it holds a login.
+    pub(super) fn create_guarded(
+        &self,
+        caller: &Caller,
+        profile: &Arc<Profile>,
+        name: GuardedName,
+        flags: OFlags,
+    ) -> Outcome<(FileEntry, OpenFile)> {
+        let (slot, link_first) = match name {
+            GuardedName::LiveLink => match profile.live()? {
+                Live::Absent => match profile.check_unused() {
+                    Ok(()) => (SlotName::first(), true),
+                    Err(Fault::Io(e)) => return Err(Denied::Io(e)),
+                    Err(Fault::Broke(refusal)) => {
+                        let path = profile.path(LIVE_LINK);
+                        let attempt = Attempt { operation: "create", path: &path, bytes: &[] };
+                        return Err(self.refuse(caller, attempt, refusal));
+                    }
+                },
+                Live::To(_) | Live::Other => return Err(Denied::os(libc::EEXIST)),
+            },
+            GuardedName::Slot(slot) => (slot, false),
+        };
+        if let Some(handle) = fd::find(&profile.dir, OsStr::new(&slot.file_name()))? {
+            if flags.contains(OFlags::EXCL) || !handle.metadata()?.is_file() {
+                return Err(Denied::os(libc::EEXIST));
+            }
+            let attr = fd::attr(&handle.metadata()?);
+            let node = SlotNode::new(profile.clone(), slot, attr);
+            let open = self.open_slot(caller, &node, flags)?;
+            return Ok((self.nodes.entry(Node::Slot(node), attr), open));
+        }
+        let now = self.office()?.now();
+        let time = UNIX_EPOCH + Duration::from_micros(u64::try_from(now.0).unwrap_or(0));
+        let (uid, gid) = self.new_owner(caller).unwrap_or(self.own_ids);
+        let attr = Attr {
+            kind: NodeKind::File,
+            size: 0,
+            mode: 0o600,
+            uid,
+            gid,
+            nlink: 1,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        };
+        let writer = SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Vec::new(), true);
+        let node = SlotNode::new(profile.clone(), slot, attr);
+        Ok((self.nodes.entry(Node::Slot(node), attr), OpenFile { opened: Opened::SlotWriter(writer) }))
+    }
+
+    /// chmod, chown, truncate, utimensat of a slot.
+    pub(super) fn set_slot_attr(
+        &self,
+        caller: &Caller,
+        node: &SlotNode,
+        open: Option<&OpenFile>,
+        change: SetAttr,
+    ) -> Outcome<Attr> {
+        let whole = Node::Slot(node.clone());
+        let standing =
+            self.standing(caller, &Operation { name: "setattr", node: &whole, child: None }, true)?;
+        let (profile, name) = (&node.profile, GuardedName::Slot(node.slot.clone()));
+        let attr = node.attr()?;
+        if let Some(mode) = change.mode
+            && mode & 0o7777 != 0o600
+        {
+            let advice = "A slot's mode is 0600 and stays so. Leave it, or chmod 600.";
+            return Err(self.refuse_identity(caller, "chmod", profile, &name, advice));
+        }
+        if change.uid.is_some_and(|uid| uid != attr.uid) || change.gid.is_some_and(|gid| gid != attr.gid) {
+            let advice =
+                "A slot keeps its owner and group. Leave them; the agents of the profile share its slots.";
+            return Err(self.refuse_identity(caller, "chown", profile, &name, advice));
+        }
+        let mut shown = None;
+        match (change.size, open.map(|open| &open.opened)) {
+            (None, _) => {}
+            (Some(size), Some(Opened::SlotWriter(writer))) => {
+                self.truncate_slot(caller, writer, size)?;
+                shown = Some(writer.len());
+            }
+            (Some(size), _) if size == attr.size => {}
+            (Some(_), _) => {
+                let advice = format!("A slot can't be cut or stretched by itself. {WHOLE_FILE}");
+                return Err(self.refuse_identity(caller, "truncate", profile, &name, advice));
+            }
+        }
+        if let Some(handle) = profile.slot_handle(&node.slot)? {
+            if !standing.entitled {
+                self.check_owner(caller, standing, &handle.metadata()?)?;
+            }
+            if change.mode.is_some() {
+                fd::chmod(&handle, 0o600)?;
+            }
+            if change.atime.is_some() || change.mtime.is_some() {
+                fd::set_times(&handle, change.atime, change.mtime)?;
+            }
+        }
+        let mut attr = node.attr()?;
+        attr.size = shown.unwrap_or(attr.size);
+        Ok(attr)
+    }
+
+    /// unlink(2) of a guarded name. `None`: there is only an ordinary file of that name.
+    pub(super) fn unlink_guarded(
+        &self,
+        caller: &Caller,
+        profile: &Arc<Profile>,
+        name: &GuardedName,
+    ) -> Outcome<Option<()>> {
+        let slot = match name {
+            GuardedName::LiveLink if profile.live()? == Live::Absent => return Err(Denied::os(libc::ENOENT)),
+            GuardedName::LiveLink => {
+                let advice = format!(
+                    "The live link is never removed: to use another login, ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}."
+                );
+                return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
+            }
+            GuardedName::Slot(slot) => slot,
+        };
+        if profile.slot_handle(slot)?.is_none() {
+            return Ok(None);
+        }
+        let office = self.office()?;
+        if office.actor(caller) != Actor::Operator {
+            let advice = "Only the operator removes a slot, and only one that is not live. Ask for it.";
+            return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
+        }
+        let path = profile.slot_path(slot);
+        let mut kept = None;
+        let removed = profile.remove(slot, |bytes| {
+            kept = Some(office.keep(bytes)?);
+            Ok(())
+        });
         match removed {
             Ok(None) => Err(Denied::os(libc::ENOENT)),
             Ok(Some(credential)) => {
