@@ -97,9 +97,9 @@ pub fn run(args: MountArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn find_exchange(folder: &Path) -> anyhow::Result<PathBuf> {
-    let path = folder.canonicalize().with_context(|| {
-        format!("{}: no such folder; baton init makes an exchange", folder.display())
-    })?;
+    let path = folder
+        .canonicalize()
+        .with_context(|| format!("{}: no such folder; baton init makes an exchange", folder.display()))?;
     ensure!(
         path.join("exchange.toml").is_file(),
         "{} is no exchange, for it has no exchange.toml; baton init makes one",

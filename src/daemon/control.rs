@@ -31,9 +31,7 @@ pub fn call(exchange_dir: &Path, request: &Request) -> anyhow::Result<Option<Res
         Zeroizing::new(serde_json::to_vec(request).context("a path that is no UTF-8 can't be asked for")?);
     line.push(b'\n');
     let mut answer = String::new();
-    let exchanged = stream
-        .write_all(&line)
-        .and_then(|()| BufReader::new(&stream).read_line(&mut answer));
+    let exchanged = stream.write_all(&line).and_then(|()| BufReader::new(&stream).read_line(&mut answer));
     match exchanged {
         // It ended, or was ending, before it answered.
         Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(None),

@@ -106,8 +106,10 @@ mod tests {
             42 22 0:52 / /mnt/d rw - fuse.batonfs /srv/e rw\n";
         let found = parse(table);
         let expected = [("/mnt/a b", "/srv/ex\\change"), ("/mnt/d", "/srv/e")];
-        let expected =
-            expected.map(|(mountpoint, exchange)| MountedExchange { mountpoint: mountpoint.into(), exchange: exchange.into() });
+        let expected = expected.map(|(mountpoint, exchange)| MountedExchange {
+            mountpoint: mountpoint.into(),
+            exchange: exchange.into(),
+        });
         assert_eq!(found, expected);
     }
 

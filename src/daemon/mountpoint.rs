@@ -34,8 +34,9 @@ pub fn prepare(exchange_dir: &Path, asked: &Path) -> anyhow::Result<Mountpoint> 
         }
         Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
             let path = mount_table::resolve(asked)?;
-            let dead = mount_table::at(&path)?
-                .with_context(|| format!("{} is a dead mount of something else: unmount it", path.display()))?;
+            let dead = mount_table::at(&path)?.with_context(|| {
+                format!("{} is a dead mount of something else: unmount it", path.display())
+            })?;
             detach(&path, true).with_context(|| format!("unmounting what died at {}", path.display()))?;
             notes.push(format!(
                 "unmounted what a killed daemon of {} left at {}",

@@ -51,12 +51,8 @@ impl Daemon {
         first: &MountSpec,
     ) -> anyhow::Result<(Arc<Self>, MountReport)> {
         let listener = control::listen(exchange.dir()).context("making the control socket")?;
-        let daemon = Arc::new(Daemon {
-            exchange,
-            durability,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let daemon =
+            Arc::new(Daemon { exchange, durability, state: Mutex::default(), changed: Condvar::new() });
         // Before anybody can connect, so that no other request finds a daemon without mounts and about to end.
         let report = daemon.mount(first);
         let report = match report {
