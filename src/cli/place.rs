@@ -180,9 +180,7 @@ pub fn check_agents<'a>(
 /// # Errors
 /// What the exchange says, or that it can't be reached.
 pub fn operate(layout: &Layout, request: OperatorRequest) -> anyhow::Result<serde_json::Value> {
-    use crate::exchange::{Durability, Exchange, OpenOptions};
-    let options = OpenOptions { durability: Durability::Commit, clock: std::sync::Arc::new(super::now) };
-    Exchange::open(layout.root(), options)?.operate(request).map_err(anyhow::Error::msg)
+    crate::daemon::operate(layout.root(), request)
 }
 
 /// Prints an operator request's answer: as it is for `--json`, otherwise the sentences in its

@@ -89,7 +89,9 @@ fn check_coverage(
         };
         let problem = match (again.segments, again.lines) {
             (0, n) => format!("{} from here on added behind the mount", count(n, "line")),
-            (_, 0) => format!("{} appended here {events} missing", count(lost_lines, "line")),
+            (_, 0) => {
+                format!("{} appended here {events}: dropped behind the mount", count(lost_lines, "line"))
+            }
             (_, n) => format!(
                 "{} from here on in place of {} appended {events}: edited behind the mount",
                 count(n, "line"),
@@ -119,11 +121,10 @@ struct Again {
 fn agree_again(file: &File, segments: &[Segment], at: u64, size: u64) -> io::Result<Again> {
     let starts = line_starts(file, at, size)?;
     for distance in 1..2 * WINDOW {
-        for skipped_lines in 0..=distance.min(starts.len() - 1) {
+        for (skipped_lines, &start) in starts.iter().enumerate().take(distance + 1) {
             let skipped = distance - skipped_lines;
-            let Some(segment) = segments.get(skipped) else { continue };
-            let start = starts[skipped_lines];
-            if skipped <= WINDOW && matches(file, segment, start, size)? {
+            let Some(segment) = segments.get(skipped).filter(|_| skipped <= WINDOW) else { continue };
+            if matches(file, segment, start, size)? {
                 return Ok(Again { segments: skipped, bytes: start - at, lines: skipped_lines as u64 });
             }
         }
