@@ -4,12 +4,15 @@ mod handoff;
 mod init;
 mod key;
 mod keyfile;
+mod mount;
 mod output;
 mod place;
 mod records;
 mod secret;
 mod sign;
+mod status;
 mod trust;
+mod umount;
 mod verify;
 
 use crate::wire::time::Timestamp;
@@ -44,6 +47,9 @@ struct CommandLine {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Init(init::InitArgs),
+    Mount(mount::MountArgs),
+    Umount(umount::UmountArgs),
+    Status(status::StatusArgs),
     Sign(sign::SignArgs),
     #[command(subcommand)]
     Handoff(handoff::HandoffCommand),
@@ -62,6 +68,9 @@ enum Command {
 pub fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Init(args) => init::run(args, now()),
+        Command::Mount(args) => mount::run(args),
+        Command::Umount(args) => umount::run(args),
+        Command::Status(args) => status::run(&args),
         Command::Sign(args) => sign::run(args, now),
         Command::Handoff(command) => handoff::run(command, now()),
         Command::Refusals(args) => records::run_refusals(&args),
