@@ -237,7 +237,7 @@ impl Exchange {
         actor: &Actor,
         objects: Vec<StreamedObject>,
     ) -> Result<Vec<Admitted>, Refusal> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = self.cores;
         if objects.len() < PARALLEL_FROM || cores == 1 {
             return objects.into_iter().map(|object| self.admit(log, actor, object)).collect();
         }

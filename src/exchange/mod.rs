@@ -220,6 +220,8 @@ pub struct Exchange {
     owner_uid: u32,
     owner_gid: u32,
     numbers: AtomicU64,
+    /// Asked once: the answer costs a dozen system calls.
+    cores: usize,
     _lock: std::fs::File,
 }
 

@@ -80,6 +80,7 @@ impl Exchange {
             owner_uid: meta.uid(),
             owner_gid: meta.gid(),
             numbers: AtomicU64::new(u64::from(std::process::id()) << 32),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
             _lock: lock,
         });
         exchange.recover_logs()?;
