@@ -20,6 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+// libc's S_IFMT and S_IFREG, which are of another width on macOS than FUSE's modes.
+const FILE_TYPE: u32 = 0o170_000;
+const REGULAR_FILE: u32 = 0o100_000;
+
 /// One mount of an exchange.
 pub(super) struct Mounted {
     pub(super) exchange: Arc<Exchange>,
@@ -202,7 +206,7 @@ impl Filesystem for Mounted {
         reply: ReplyEntry,
     ) {
         let made = attempt("mknod", || {
-            if mode & libc::S_IFMT != libc::S_IFREG {
+            if mode & FILE_TYPE != REGULAR_FILE {
                 return Err(crate::exchange::Denied::os(libc::EPERM));
             }
             let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
