@@ -70,7 +70,7 @@ impl World {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let done = baton().arg("umount").arg(&self.at).status();
+        let done = baton().arg("umount").arg(&self.at).stdout(std::process::Stdio::null()).status();
         if !done.is_ok_and(|status| status.success()) {
             eprintln!("{} could not be unmounted", self.at.display());
         }

@@ -27,12 +27,17 @@ struct Draft {
     pending: bool,
     /// The process that wrote last, since the last decision.
     written_by: Option<u32>,
+    /// What was refused last. Buffered writers (Python's) try once more from the start when they close.
+    refused: Option<Vec<u8>>,
     /// Who answers for what is left at the last close.
     caller: Caller,
 }
 
 impl Draft {
     fn put(&mut self, offset: usize, data: &[u8]) {
+        if offset == 0 && !self.pending && self.refused.is_some() {
+            self.bytes.clear(); // a second try replaces the first, not the slot's content
+        }
         let end = offset + data.len();
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
@@ -73,6 +78,8 @@ enum Decision {
     NotWhole,
     Published(Accepted),
     Refused(Refusal, Vec<u8>),
+    /// As before: recorded already.
+    RefusedAgain(Refusal),
 }
 
 impl SlotWriter {
@@ -86,7 +93,7 @@ impl SlotWriter {
         bytes: Vec<u8>,
         pending: bool,
     ) -> Self {
-        let draft = Draft { bytes, pending, written_by: None, caller: caller.clone() };
+        let draft = Draft { bytes, pending, written_by: None, refused: None, caller: caller.clone() };
         SlotWriter { profile, slot, link_first, draft: Mutex::new(draft) }
     }
 
@@ -164,6 +171,7 @@ impl Files {
         drop(draft); // what follows writes to logs of the exchange
         match decision {
             Decision::NotWhole => Ok(()),
+            Decision::RefusedAgain(refusal) => Err(Denied::Refused(refusal)),
             Decision::Published(accepted) => {
                 self.announce(&self.office()?.actor(caller), &writer.profile, &writer.slot, &accepted);
                 Ok(())
@@ -197,6 +205,10 @@ impl Files {
             }
             Err(Fault::Broke(refusal)) => {
                 let refused = draft.start_over(writer)?;
+                if draft.refused.as_ref() == Some(&refused) {
+                    return Ok(Decision::RefusedAgain(refusal));
+                }
+                draft.refused = Some(refused.clone());
                 Ok(Decision::Refused(refusal, refused))
             }
             Err(Fault::Io(e)) => Err(Denied::Io(e)),

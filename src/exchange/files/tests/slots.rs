@@ -396,3 +396,16 @@ fn guarded_names_are_ordinary_below_the_top() {
     p.files.unlink(&alice(), dir.id, OsStr::new(LINK)).unwrap();
     assert!(p.refused().is_empty());
 }
+
+#[test]
+fn identity_a_second_try_of_the_same_bytes_is_refused_again_but_recorded_once() {
+    let p = place().with_two_slots();
+    let (old, other) = (p.bytes(WORK), login("m")); // shorter than the slot's content
+    let open = p.open(&alice(), LINK, libc::O_WRONLY | libc::O_TRUNC).unwrap();
+    p.assert_refused(p.files.write(&alice(), &open, 0, false, &other), Rule::Identity, "write", &path(WORK));
+    assert_errno(p.files.write(&alice(), &open, 0, false, &other), libc::EPERM);
+    p.files.flush(&alice(), &open).unwrap();
+    p.files.release(&open);
+    assert!(p.refused().is_empty());
+    assert_eq!(p.bytes(WORK), old);
+}
