@@ -20,10 +20,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-// libc's S_IFMT and S_IFREG, which are of another width on macOS than FUSE's modes.
-const FILE_TYPE: u32 = 0o170_000;
-const REGULAR_FILE: u32 = 0o100_000;
-
 /// One mount of an exchange.
 pub(super) struct Mounted {
     pub(super) exchange: Arc<Exchange>,
@@ -205,16 +201,7 @@ impl Filesystem for Mounted {
         _: u32,
         reply: ReplyEntry,
     ) {
-        let made = attempt("mknod", || {
-            if mode & FILE_TYPE != REGULAR_FILE {
-                return Err(crate::exchange::Denied::os(libc::EPERM));
-            }
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-            let (parent, node, attr, opened) =
-                self.create(&self.caller(request), parent.0, name, mode & 0o7777, flags)?;
-            self.close(&opened.handle);
-            Ok((parent, node, attr))
-        });
+        let made = attempt("mknod", || self.make_node(&self.caller(request), parent.0, name, mode));
         self.reply_entry(made, reply);
     }
 
