@@ -1,6 +1,8 @@
 //! The process model and the adapter through real mounts: what comes, goes and is fresh. What the rules refuse is
 //! tested elsewhere.
 
+#![allow(clippy::unwrap_used, reason = "a test helper may fail its test")]
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -64,6 +64,7 @@ pub fn serve(
 ) -> anyhow::Result<()> {
     // Before anything is mounted: a signal that comes any later must find somebody who unmounts.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
+    raise_file_limit();
     let exchange = match Exchange::open(exchange_dir, open_options(durability)) {
         Ok(exchange) => exchange,
         Err(OpenError::InUse { holder, .. }) => return announce(&Launch::InUse(holder)),
@@ -84,6 +85,16 @@ pub fn serve(
     daemon.run();
     tracing::info!("the daemon has ended");
     Ok(())
+}
+
+/// Every file that is open through a mount is open here too, so the usual limit of 1,024 is one program's.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Starts the daemon in the background and waits until its first mount answers, or it says why not.

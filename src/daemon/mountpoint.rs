@@ -32,7 +32,8 @@ pub fn prepare(exchange_dir: &Path, asked: &Path) -> anyhow::Result<Mountpoint> 
             std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
             notes.push(format!("made the directory {}", asked.display()));
         }
-        Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
+        // The second is told once, to the first who asks.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED)) => {
             let path = mount_table::resolve(asked)?;
             let dead = mount_table::at(&path)?.with_context(|| {
                 format!("{} is a dead mount of something else: unmount it", path.display())

@@ -172,7 +172,8 @@ impl Daemon {
                 Ok(report)
             }
             Err(e) => {
-                self.forget(id);
+                self.state.lock().mounts.remove(&id);
+                self.changed.notify_all();
                 Err(e.into())
             }
         }

@@ -201,16 +201,7 @@ impl Filesystem for Mounted {
         _: u32,
         reply: ReplyEntry,
     ) {
-        let made = attempt("mknod", || {
-            if mode & libc::S_IFMT != libc::S_IFREG {
-                return Err(crate::exchange::Denied::os(libc::EPERM));
-            }
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-            let (parent, node, attr, opened) =
-                self.create(&self.caller(request), parent.0, name, mode & 0o7777, flags)?;
-            self.close(&opened.handle);
-            Ok((parent, node, attr))
-        });
+        let made = attempt("mknod", || self.make_node(&self.caller(request), parent.0, name, mode));
         self.reply_entry(made, reply);
     }
 

@@ -6,7 +6,7 @@
 
 use super::tree::{Dir, Node};
 use crate::exchange::files::FileId;
-use crate::exchange::handoffs::HandoffNode;
+use crate::exchange::handoffs::{HandoffNode, State};
 use crate::exchange::logs::LogName;
 use crate::exchange::views::View;
 use parking_lot::{Mutex, RwLock};
@@ -21,6 +21,9 @@ const TAG_HANDOFF: u64 = 4;
 const TAG_FILE: u64 = 5;
 const TAG_ALIASED_FILE: u64 = 6;
 const TAG_UNSEEN: u64 = 7;
+
+/// The four handoff directories, one of which is part of a handoff's number.
+const STATE_BITS: u32 = 2;
 
 /// Added to a fixed directory's index where it is seen through `_coordination/`.
 const ALIASED_DIR: u64 = 16;
@@ -66,7 +69,10 @@ impl Inodes {
                 tagged(index, TAG_VIEW)
             }
             Node::Log(log) => tagged(self.log_index(log), TAG_LOG),
-            Node::Handoff(HandoffNode(id)) => tagged(*id, TAG_HANDOFF),
+            Node::Handoff { node: HandoffNode(id), state } => {
+                let place = State::ALL.iter().position(|s| s == state).unwrap_or_default() as u64;
+                tagged(id << STATE_BITS | place, TAG_HANDOFF)
+            }
             Node::File { id: FileId(id), aliased: false } => tagged(*id, TAG_FILE),
             Node::File { id: FileId(id), aliased: true } => tagged(*id, TAG_ALIASED_FILE),
         }
@@ -103,7 +109,10 @@ impl Inodes {
             }
             TAG_VIEW => View::ALL.get(index).map(|view| Node::View(*view)),
             TAG_LOG => self.logs.read().names.get(index).cloned().map(Node::Log),
-            TAG_HANDOFF => Some(Node::Handoff(HandoffNode(id))),
+            TAG_HANDOFF => {
+                let state = State::ALL[index & ((1 << STATE_BITS) - 1)];
+                Some(Node::Handoff { node: HandoffNode(id >> STATE_BITS), state })
+            }
             TAG_FILE => Some(Node::File { id: FileId(id), aliased: false }),
             TAG_ALIASED_FILE => Some(Node::File { id: FileId(id), aliased: true }),
             _ => None,
@@ -150,7 +159,6 @@ impl Inodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exchange::handoffs::State;
     use crate::fuse::tree::TOP;
     use crate::wire::name::AgentName;
 
@@ -161,12 +169,13 @@ mod tests {
             Node::Log(LogName::Decisions),
             Node::Log(LogName::Inbox(bob.clone())),
             Node::Log(LogName::Bilateral { from: alice, to: bob }),
-            Node::Handoff(HandoffNode(0)),
-            Node::Handoff(HandoffNode(7)),
             Node::File { id: FileId(0), aliased: false },
             Node::File { id: FileId(0), aliased: true },
             Node::File { id: FileId(9), aliased: false },
         ];
+        for id in [0, 7] {
+            nodes.extend(State::ALL.map(|state| Node::Handoff { node: HandoffNode(id), state }));
+        }
         nodes.extend(View::ALL.map(Node::View));
         for aliased in [false, true] {
             nodes.extend(Dir::ALL.map(|dir| Node::Dir { dir, aliased }));

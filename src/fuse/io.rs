@@ -87,7 +87,8 @@ impl Mounted {
                 Ok(Opened::direct(Handle::View(self.exchange.open_view(caller, view, flags)?), None))
             }
             Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
-            Node::Handoff(node) if reads_only(flags) => match self.exchange.open_handoff(caller, node) {
+            Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
+            {
                 // Published bytes never change, so what the kernel has cached stays true.
                 Ok(file) => Ok(Opened {
                     handle: Handle::Reader(file),
@@ -102,7 +103,7 @@ impl Mounted {
                 }
                 Err(denied) => Err(denied),
             },
-            Node::Handoff(node) => {
+            Node::Handoff { node, .. } => {
                 let draft = self.exchange.open_draft(caller, node, flags)?;
                 Ok(Opened::direct(Handle::Draft(draft), None))
             }
@@ -140,7 +141,7 @@ impl Mounted {
                     return Err(self.refuse_creation(caller, &parent, name));
                 };
                 let (node, draft) = self.exchange.create_draft(caller, *state, name, flags)?;
-                (Node::Handoff(node), Opened::direct(Handle::Draft(draft), None))
+                (Node::Handoff { node, state: *state }, Opened::direct(Handle::Draft(draft), None))
             }
             Node::Dir { dir: Dir::Top | Dir::Inbox, .. } => {
                 let path = tree::child_path(&self.exchange, &parent, name);
@@ -149,7 +150,7 @@ impl Mounted {
                 };
                 (Node::Log(log.clone()), self.create_log(caller, &log, flags)?)
             }
-            Node::Log(_) | Node::Handoff(_) | Node::View(_) => return Err(Denied::os(libc::ENOTDIR)),
+            Node::Log(_) | Node::Handoff { .. } | Node::View(_) => return Err(Denied::os(libc::ENOTDIR)),
         };
         match tree::attr(&self.exchange, caller, &node) {
             Ok(attr) => Ok((parent, node, attr, opened)),

@@ -19,6 +19,10 @@ const RENAME_EXCHANGE: u32 = libc::RENAME_EXCHANGE;
 #[cfg(not(target_os = "linux"))]
 const RENAME_EXCHANGE: u32 = 2;
 
+// libc's S_IFMT and S_IFREG, which are of another width on macOS than FUSE's modes.
+const FILE_TYPE: u32 = 0o170_000;
+const REGULAR_FILE: u32 = 0o100_000;
+
 /// What setattr asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Change {
@@ -113,7 +117,7 @@ impl Mounted {
             let attr = self.exchange.files().set_attr(caller, id, open, change)?;
             return Ok((node, attr));
         }
-        if let (Node::Handoff(handoff), Some(size)) = (&node, change.size) {
+        if let (Node::Handoff { node: handoff, .. }, Some(size)) = (&node, change.size) {
             self.exchange.truncate_draft(caller, *handoff, size)?;
             let attr = tree::attr(&self.exchange, caller, &node)?;
             return Ok((node, attr));
@@ -129,7 +133,9 @@ impl Mounted {
     pub(super) fn refuse(&self, caller: &Caller, node: &Node, operation: &'static str) -> Denied {
         match node {
             Node::Log(log) => self.exchange.refuse_log_operation(caller, log, operation),
-            Node::Handoff(handoff) => self.exchange.refuse_handoff_operation(caller, *handoff, operation),
+            Node::Handoff { node: handoff, .. } => {
+                self.exchange.refuse_handoff_operation(caller, *handoff, operation)
+            }
             Node::Dir { .. } | Node::View(_) | Node::File { .. } => {
                 let path = tree::path(&self.exchange, node).unwrap_or_default();
                 self.exchange.refuse_read_only(caller, &path, operation)
@@ -155,6 +161,27 @@ impl Mounted {
             self.exchange.files().forget(*id, 1);
         }
         Some(node)
+    }
+
+    /// mknod(2): only a regular file, as if created and closed.
+    pub(super) fn make_node(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+    ) -> Outcome<(Node, Node, Attr)> {
+        if mode & FILE_TYPE != REGULAR_FILE {
+            let parent = self.node(parent)?;
+            return Err(match parent {
+                Node::File { .. } => Denied::os(libc::EPERM),
+                _ => self.refuse_name(caller, &parent, name, "mknod"),
+            });
+        }
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+        let (parent, node, attr, opened) = self.create(caller, parent, name, mode & 0o7777, flags)?;
+        self.close(&opened.handle);
+        Ok((parent, node, attr))
     }
 
     pub(super) fn make_directory(

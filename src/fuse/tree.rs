@@ -60,8 +60,15 @@ pub enum Node {
     },
     /// A log.
     Log(LogName),
-    /// A file in one of the four handoff directories.
-    Handoff(HandoffNode),
+    /// A file in one of the four handoff directories, seen there. It is another inode in each: the kernel takes a rename
+    /// between two names of one inode for done, and the loser of a claim won through another mount would be told that
+    /// it had won.
+    Handoff {
+        /// Which.
+        node: HandoffNode,
+        /// Where it was seen.
+        state: State,
+    },
     /// A read-only file that the exchange makes.
     View(View),
     /// Something under `credentials/`, which is one itself.
@@ -104,7 +111,7 @@ pub fn lookup(exchange: &Exchange, caller: &Caller, parent: &Node, name: &OsStr)
             let attr = attr(exchange, caller, &node)?;
             Ok((node, attr))
         }
-        Node::Log(_) | Node::Handoff(_) | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
+        Node::Log(_) | Node::Handoff { .. } | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
     }
 }
 
@@ -131,7 +138,9 @@ fn find(exchange: &Exchange, caller: &Caller, dir: Dir, aliased: bool, name: &Os
             exchange.find_log(name).map(Node::Log)
         }
         Dir::Inbox => exchange.find_log(&format!("inbox/{name}")).map(Node::Log),
-        Dir::State(state) => exchange.find_handoff(caller, state, name).map(Node::Handoff),
+        Dir::State(state) => {
+            exchange.find_handoff(caller, state, name).map(|node| Node::Handoff { node, state })
+        }
     }
 }
 
@@ -144,7 +153,7 @@ pub fn attr(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Attr> 
         Node::Dir { dir: Dir::State(state), .. } => Ok(exchange.handoff_dir_attr(*state)),
         Node::Dir { dir, .. } => Ok(exchange.dir_attr(dir.path())),
         Node::Log(log) => exchange.log_attr(log).ok_or_else(missing),
-        Node::Handoff(node) => exchange.handoff_attr(*node).ok_or_else(missing),
+        Node::Handoff { node, .. } => exchange.handoff_attr(*node).ok_or_else(missing),
         Node::View(view) => Ok(exchange.view_attr(caller, *view)),
         Node::File { id, .. } => exchange.files().attr(*id),
     }
@@ -190,7 +199,7 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
         Node::Dir { dir: Dir::State(state), .. } => Ok(exchange
             .list_handoffs(caller, *state)
             .into_iter()
-            .map(|(name, node)| file(&name, Node::Handoff(node)))
+            .map(|(name, node)| file(&name, Node::Handoff { node, state: *state }))
             .collect()),
         Node::File { id, .. } => Ok(exchange
             .files()
@@ -198,7 +207,7 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
             .into_iter()
             .map(|entry| Listed { name: entry.name, kind: entry.kind, node: Err(entry.ino) })
             .collect()),
-        Node::Log(_) | Node::Handoff(_) | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
+        Node::Log(_) | Node::Handoff { .. } | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
     }
 }
 
@@ -207,7 +216,7 @@ pub fn path(exchange: &Exchange, node: &Node) -> Option<String> {
     match node {
         Node::Dir { dir, .. } => Some(dir.path().to_owned()),
         Node::Log(log) => Some(log.path()),
-        Node::Handoff(_) => None,
+        Node::Handoff { .. } => None,
         Node::View(view) => Some(view.name().to_owned()),
         Node::File { id, .. } => Some(exchange.files().path(*id).to_string_lossy().into_owned()),
     }
