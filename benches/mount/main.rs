@@ -15,12 +15,12 @@ use std::time::Duration;
 
 /// How much of everything.
 #[derive(Clone, Copy)]
-pub struct Scale {
-    pub rounds: usize,
-    pub appends: usize,
-    pub handoffs: usize,
-    pub read_mib: usize,
-    pub lines: usize,
+pub(crate) struct Scale {
+    pub(crate) rounds: usize,
+    pub(crate) appends: usize,
+    pub(crate) handoffs: usize,
+    pub(crate) read_mib: usize,
+    pub(crate) lines: usize,
 }
 
 fn main() {
@@ -39,14 +39,14 @@ fn main() {
 }
 
 /// Middle, smallest and largest of some figures.
-pub struct Spread {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
-    pub fn of(mut figures: Vec<f64>) -> Self {
+    pub(crate) fn of(mut figures: Vec<f64>) -> Self {
         assert!(!figures.is_empty());
         figures.sort_by(f64::total_cmp);
         Spread { median: figures[figures.len() / 2], min: figures[0], max: figures[figures.len() - 1] }
@@ -67,7 +67,7 @@ impl std::fmt::Display for Spread {
 }
 
 /// The given share of sorted latencies, in microseconds.
-pub fn percentile(latencies: &mut [Duration], share: f64) -> f64 {
+pub(crate) fn percentile(latencies: &mut [Duration], share: f64) -> f64 {
     latencies.sort();
     let at = ((latencies.len() as f64 * share) as usize).min(latencies.len() - 1);
     latencies[at].as_secs_f64() * 1e6

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod credentials;
 mod handoff;
 mod init;
 mod key;
@@ -62,6 +63,8 @@ enum Command {
     Trust(trust::TrustCommand),
     #[command(subcommand)]
     Secret(secret::SecretCommand),
+    #[command(subcommand)]
+    Credentials(credentials::CredentialsCommand),
 }
 
 /// Runs the command line: 0 on success, 1 on failure, 2 when the command line is wrong.
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Key(command) => key::run(command),
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),
+        Command::Credentials(command) => credentials::run(command),
     };
     match result {
         Ok(code) => code,

@@ -25,11 +25,11 @@ pub fn prepare(exchange_dir: &Path, asked: &Path) -> anyhow::Result<Mountpoint> 
     match std::fs::metadata(asked) {
         Ok(_) => {}
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            let existing = asked.ancestors().find(|folder| folder.exists());
-            if let Some(existing) = existing {
-                refuse_inside(exchange_dir, &existing.canonicalize()?)?;
-            }
-            std::fs::create_dir_all(asked).with_context(|| format!("making {}", asked.display()))?;
+            // Its last part only: a misspelt path must not grow a tree.
+            let path = mount_table::resolve(asked)
+                .with_context(|| format!("{}: the folder around it is not there", asked.display()))?;
+            refuse_inside(exchange_dir, &path)?;
+            std::fs::create_dir(&path).with_context(|| format!("making {}", path.display()))?;
             notes.push(format!("made the directory {}", asked.display()));
         }
         Err(e) if e.raw_os_error() == Some(libc::ENOTCONN) => {
@@ -87,6 +87,7 @@ mod tests {
         let exchange = root.join("exchange");
         std::fs::create_dir(&exchange).unwrap();
 
+        std::fs::create_dir(root.join("new")).unwrap();
         let made = prepare(&exchange, &root.join("new/mnt")).unwrap();
         assert_eq!(made.path, root.join("new/mnt"));
         assert_eq!(made.notes.len(), 1);
@@ -99,5 +100,7 @@ mod tests {
         assert!(reason(&root.join("new")).contains("not empty"));
         std::fs::write(root.join("file"), "").unwrap();
         assert!(reason(&root.join("file")).contains("no directory"));
+        assert!(reason(&root.join("misspelt/mnt")).contains("the folder around it"));
+        assert!(!root.join("misspelt").exists());
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const JANITOR_PERIOD: Duration = Duration::from_secs(1);
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(60);
 /// How long a daemon that was told to stop waits for programs that are using a mount.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A running daemon, shared by all its threads.
 pub struct Daemon {

@@ -135,7 +135,8 @@ impl Files {
     ) -> Outcome<()> {
         let dir = dir.handle.metadata()?;
         let owns = caller.uid == file.uid() || caller.uid == dir.uid();
-        if dir.mode() & libc::S_ISVTX as u32 == 0 || owns || standing.exempt {
+        const STICKY: u32 = 0o1000;
+        if dir.mode() & STICKY == 0 || owns || standing.exempt {
             return Ok(());
         }
         Err(Denied::os(libc::EPERM))

@@ -9,6 +9,7 @@ use crate::rules::credential::{MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::{self, Value};
 use parking_lot::{Mutex, MutexGuard};
+use std::io;
 use std::sync::Arc;
 
 /// One open(2) of a slot for writing.
@@ -44,6 +45,13 @@ impl Draft {
         // Most drafts that are not whole show it in their last byte, without a parse.
         self.bytes.trim_ascii_end().ends_with(b"}")
             && matches!(json::parse(&self.bytes), Ok(Value::Object(_)))
+    }
+
+    /// Back to the slot's content, because what was written is refused: gives that out.
+    fn start_over(&mut self, writer: &SlotWriter) -> io::Result<Vec<u8>> {
+        let kept = writer.profile.slot_bytes(&writer.slot)?.unwrap_or_default();
+        (self.pending, self.written_by) = (false, None);
+        Ok(std::mem::replace(&mut self.bytes, kept))
     }
 
     fn partial(&self, slot: &SlotName) -> Refusal {
@@ -113,8 +121,10 @@ impl Files {
         let mut draft = writer.draft.lock();
         let offset = if append { draft.bytes.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
         if offset.saturating_add(data.len()) > MAX_CREDENTIAL_BYTES {
+            let mut refused = draft.start_over(writer)?;
             drop(draft);
-            return Err(self.too_long(caller, "write", &writer.profile, &writer.slot, data));
+            refused.extend_from_slice(data);
+            return Err(self.too_long(caller, "write", &writer.profile, &writer.slot, &refused));
         }
         draft.put(offset, data);
         self.changed(caller, writer, draft, process, "write")?;
@@ -186,9 +196,7 @@ impl Files {
                 Ok(Decision::Published(accepted))
             }
             Err(Fault::Broke(refusal)) => {
-                let kept = profile.slot_bytes(slot)?.unwrap_or_default();
-                let refused = std::mem::replace(&mut draft.bytes, kept);
-                (draft.pending, draft.written_by) = (false, None);
+                let refused = draft.start_over(writer)?;
                 Ok(Decision::Refused(refusal, refused))
             }
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
