@@ -91,7 +91,9 @@ pub fn run_events(args: &EventsArgs) -> anyhow::Result<ExitCode> {
     show(&file, args, "SEQ     TIME                         EVENT               DETAILS", |m| {
         let details: Vec<_> = m
             .iter()
-            .filter(|(key, _)| !matches!(key.as_str(), "seq" | "time" | "event" | "prev" | "sha256"))
+            .filter(|(key, _)| {
+                !matches!(key.as_str(), "seq" | "time" | "event" | "prev" | "sha256" | "staged")
+            })
             .map(|(key, _)| format!("{}={}", printable(key), text(m, key)))
             .collect();
         let (seq, time, event) = (text(m, "seq"), text(m, "time"), text(m, "event"));

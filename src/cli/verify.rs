@@ -53,19 +53,18 @@ fn print(out: &mut impl std::io::Write, report: &Report) -> anyhow::Result<()> {
         writeln!(out, ": {}: {}", fault.rule, printable(&fault.problem))?;
     }
     let counts = &report.counts;
+    let result = match report.faults.len() as u64 {
+        0 => "verified".to_owned(),
+        n => count(n, "fault"),
+    };
     writeln!(
         out,
-        "{}: {} events, {} logs with {} lines, {} handoffs, {} credential slots{}",
-        match report.faults.len() {
-            0 => "verified".to_owned(),
-            1 => "1 fault".to_owned(),
-            n => format!("{n} faults"),
-        },
-        counts.events,
-        counts.logs,
-        counts.lines,
-        counts.handoffs,
-        counts.slots,
+        "{result}: {}, {} with {}, {}, {}{}",
+        count(counts.events, "event"),
+        count(counts.logs, "log"),
+        count(counts.lines, "line"),
+        count(counts.handoffs, "handoff"),
+        count(counts.slots, "credential slot"),
         if report.live { " (its daemon runs; what is under way is left out)" } else { "" }
     )?;
     match &report.head {
@@ -80,4 +79,8 @@ fn print(out: &mut impl std::io::Write, report: &Report) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

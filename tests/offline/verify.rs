@@ -290,6 +290,21 @@ fn every_change_of_the_handoffs_is_found() {
 }
 
 #[test]
+fn a_handoff_that_was_signed_with_a_secret_replaced_since_stays_right() {
+    let busy = Busy::new();
+    let import = ["secret", "import", "--pair", "bob,alice", "-"];
+    busy.sample.baton(&import, "another secret").ok();
+    busy.expect(&[]);
+    fs::write(busy.sample.path("private/secrets/alice,bob.secret"), "a third, behind the mount").unwrap();
+    busy.expect(&[]);
+    let exchange = open(&busy.sample);
+    hand_over(&busy.sample, &exchange, "d.json");
+    drop(exchange);
+    fs::write(busy.sample.path("private/secrets/alice,bob.secret"), "a fourth").unwrap();
+    busy.expect(&[("handoff/d.json", 0, "hmac")]);
+}
+
+#[test]
 fn wide_modes_and_unreadable_keys_and_lists_are_found() {
     let busy = Busy::new();
     busy.chmod("private/keys/bob.key", 0o640);

@@ -38,6 +38,8 @@ pub(super) struct KnownHandoff {
     pub sha256: Option<[u8; 32]>,
     /// The line of the event that put it where it is.
     pub event: u64,
+    /// The line of the event that published it.
+    pub published: u64,
 }
 
 /// The state that the events lead to, as far as they have been read.
@@ -52,6 +54,8 @@ pub(super) struct Chain {
     pub handoffs: BTreeMap<(String, String), KnownHandoff>,
     /// The ids of all handoffs that were ever published.
     pub handoff_ids: BTreeSet<String>,
+    /// By pair (`alice,bob`): the line of the last event that put another secret in place.
+    pub secrets: BTreeMap<String, u64>,
     /// By profile and slot: the fingerprint's first 12 hex digits, and the event's line.
     pub slots: BTreeMap<(String, String), (String, u64)>,
     /// By profile: the slot that the live link was last pointed at, and the event's line.
@@ -185,6 +189,7 @@ impl Chain {
                 let known = KnownHandoff {
                     sha256: Some(unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?),
                     event: self.lines,
+                    published: self.lines,
                 };
                 self.handoff_ids.insert(text("handoff_id")?.to_owned());
                 let place = ("handoff".to_owned(), text("name")?.to_owned());
@@ -197,8 +202,8 @@ impl Chain {
                 let to = (text("to_dir")?.to_owned(), text("to_name")?.to_owned());
                 let moved = self.handoffs.remove(&from);
                 let unknown = moved.is_none();
-                let sha256 = moved.and_then(|known| known.sha256);
-                self.handoffs.insert(to, KnownHandoff { sha256, event: self.lines });
+                let (sha256, published) = moved.map_or((None, 0), |known| (known.sha256, known.published));
+                self.handoffs.insert(to, KnownHandoff { sha256, event: self.lines, published });
                 if unknown {
                     return Err(format!("it moves {}/{}, which no event put there", from.0, from.1));
                 }
@@ -215,6 +220,9 @@ impl Chain {
                 if let Some(back_at) = place(text("back_at")?) {
                     self.handoffs.insert(back_at, undone);
                 }
+            }
+            "secret-imported" => {
+                self.secrets.insert(text("pair")?.to_owned(), self.lines);
             }
             "credential-removed" => {
                 self.slots.remove(&(text("profile")?.to_owned(), text("slot")?.to_owned()));
