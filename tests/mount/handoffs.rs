@@ -83,16 +83,16 @@ fn two_publishers_of_one_name_both_survive() {
         carol.names("handoff").into_iter().find(|n| n.ends_with(".tmp")).expect("the temp file is kept");
     let next = draft.trim_start_matches('.').replace("-1.json.tmp", "-2.json");
     carol.bash(&format!("mv handoff/{draft} handoff/{next}")).ok();
-    let senders: BTreeSet<String> =
-        pair.alice
-            .names("handoff")
-            .iter()
-            .map(|name| {
-                serde_json::from_str::<serde_json::Value>(&pair.alice.read(&format!("handoff/{name}")))
+    let senders: BTreeSet<String> = pair
+        .alice
+        .names("handoff")
+        .iter()
+        .map(|name| {
+            serde_json::from_str::<serde_json::Value>(&pair.alice.read(&format!("handoff/{name}")))
                     .unwrap()["from_agent"]
                     .to_string()
-            })
-            .collect();
+        })
+        .collect();
     assert_eq!(senders.len(), 2);
 }
 
