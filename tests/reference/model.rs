@@ -67,8 +67,7 @@ pub struct Model {
 impl Model {
     /// An agent appends lines in one write.
     pub fn append(&mut self, agent: usize, log: &'static str, lines: &[Line]) -> Ending {
-        let name = AGENTS[agent];
-        if log.contains("_to_") && !log.starts_with(&format!("{name}_to_")) {
+        if !may_append(agent, log) {
             return Ending::Fails("EACCES");
         }
         for line in lines {
@@ -89,9 +88,10 @@ impl Model {
         Ending::Done
     }
 
-    /// An agent tries to change what a log says.
-    pub fn tamper_with_log(&self) -> Ending {
-        Ending::Fails("EPERM")
+    /// An agent tries to change what a log says; `opens_to_write`: through a descriptor that may append,
+    /// which only those get who may append.
+    pub fn tamper_with_log(&self, agent: usize, log: &str, opens_to_write: bool) -> Ending {
+        Ending::Fails(if opens_to_write && !may_append(agent, log) { "EACCES" } else { "EPERM" })
     }
 
     /// An agent renames a draft to a final name.
@@ -175,4 +175,9 @@ impl Model {
         let known = self.handoffs.contains_key(&format!("{}/{name}", STATES[state]));
         Ending::Fails(if known { "EPERM" } else { "ENOENT" })
     }
+}
+
+/// A bilateral log is its first agent's; the others are everybody's.
+fn may_append(agent: usize, log: &str) -> bool {
+    !log.contains("_to_") || log.starts_with(&format!("{}_to_", AGENTS[agent]))
 }

@@ -166,7 +166,7 @@ impl Real {
                     return (Ending::Done, Ending::Done);
                 }
                 let result = match how {
-                    LogTrick::Truncate => rustix::fs::truncate(&path, 0).map_err(io::Error::from),
+                    LogTrick::Truncate => truncate(&path),
                     LogTrick::OpenReadWrite => {
                         OpenOptions::new().read(true).write(true).open(&path).map(drop)
                     }
@@ -176,7 +176,8 @@ impl Real {
                     LogTrick::Unlink => fs::remove_file(&path),
                     LogTrick::Link => fs::hard_link(&path, self.mounts[agent].at("inbox/other.jsonl")),
                 };
-                (ending(result), model.tamper_with_log())
+                let opens_to_write = matches!(how, LogTrick::Truncate);
+                (ending(result), model.tamper_with_log(agent, LOGS[log], opens_to_write))
             }
             Operation::Publish { agent, payload, name } => {
                 self.drafts += 1;
@@ -202,7 +203,7 @@ impl Real {
             Operation::TamperWithHandoff { agent, state, name, how } => {
                 let path = self.mounts[agent].at(&format!("{}/{}", STATES[state], NAMES[name]));
                 let result = match how {
-                    HandoffTrick::Truncate => rustix::fs::truncate(&path, 0).map_err(io::Error::from),
+                    HandoffTrick::Truncate => truncate(&path),
                     HandoffTrick::Overwrite => {
                         OpenOptions::new().write(true).truncate(true).open(&path).map(drop)
                     }
@@ -253,6 +254,10 @@ impl Real {
         handoffs.sort();
         (logs, handoffs)
     }
+}
+
+fn truncate(path: &std::path::Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.set_len(0)
 }
 
 fn ending(result: io::Result<()>) -> Ending {
