@@ -67,7 +67,6 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "waited 30 s in vain: {what}");
-        std::thread::yield_now();
-        std::thread::park_timeout(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
