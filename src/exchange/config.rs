@@ -1,7 +1,14 @@
 //! exchange.toml: who takes part, as which uid, under which limits.
 
 use crate::wire::name::AgentName;
+use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use toml::Spanned;
+
+/// Longest agent name in an exchange, in bytes: the names of a pair's files hold two of them, and a
+/// file name ends at 255.
+pub const MAX_NAME: usize = 100;
 
 /// exchange.toml, checked.
 #[derive(Debug, Clone)]
@@ -47,13 +54,310 @@ pub enum CredentialFormat {
     Claude,
 }
 
+/// exchange.toml as it stands in the file, before names and limits are checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    exchange: WrittenExchange,
+    #[serde(default)]
+    agents: BTreeMap<Spanned<String>, WrittenAgent>,
+    #[serde(default)]
+    credentials: BTreeMap<Spanned<String>, WrittenProfile>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct WrittenExchange {
+    clock_skew_seconds: Option<Spanned<i64>>,
+    max_body_bytes: Option<Spanned<i64>>,
+    #[serde(default)]
+    allow_unsigned_from: Vec<Spanned<String>>,
+    #[serde(default)]
+    relay_handoffs: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenAgent {
+    uid: Option<Spanned<i64>>,
+    #[serde(default)]
+    may_relay: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenProfile {
+    format: Spanned<String>,
+    identity: Option<Spanned<String>>,
+    agents: Option<Vec<Spanned<String>>>,
+}
+
 impl Config {
     /// Reads exchange.toml's text.
     ///
     /// # Errors
     /// A sentence that names the line or key.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let _ = text;
-        todo!()
+        let written: Written = toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())?;
+        let at = |offset: usize, problem: String| {
+            let line = text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1;
+            format!("line {line}: {problem}")
+        };
+
+        let mut agents = BTreeMap::new();
+        let mut uids: BTreeMap<u32, AgentName> = BTreeMap::new();
+        for (name, agent) in &written.agents {
+            let start = name.span().start;
+            let name = check_agent_name(name.get_ref()).map_err(|problem| at(start, problem))?;
+            let uid = match &agent.uid {
+                None => None,
+                Some(written) => {
+                    let start = written.span().start;
+                    // -1 is chown's "leave as it is" and nobody's uid.
+                    let uid = u32::try_from(*written.get_ref()).ok().filter(|&uid| uid != u32::MAX);
+                    let uid = uid.ok_or_else(|| {
+                        at(start, format!("agents.{name}.uid must be a user id, from 0 to 4294967294"))
+                    })?;
+                    if let Some(other) = uids.insert(uid, name.clone()) {
+                        return Err(at(
+                            start,
+                            format!(
+                                "{other} and {name} have the same uid {uid}; give it to one of them and mount \
+                                 with --as for the other"
+                            ),
+                        ));
+                    }
+                    Some(uid)
+                }
+            };
+            agents.insert(name, AgentConfig { uid, may_relay: agent.may_relay });
+        }
+        check_bilateral_names(agents.keys())?;
+
+        let known = |list: &[Spanned<String>], key: &str| -> Result<Vec<AgentName>, String> {
+            list.iter()
+                .map(|name| {
+                    AgentName::parse(name.get_ref()).ok().filter(|n| agents.contains_key(n)).ok_or_else(
+                        || {
+                            at(
+                                name.span().start,
+                                format!(
+                                    "{key} names {:?}, which has no [agents.…] table here",
+                                    name.get_ref()
+                                ),
+                            )
+                        },
+                    )
+                })
+                .collect()
+        };
+        let within = |value: &Option<Spanned<i64>>, key: &str, default: i64, most: i64| match value {
+            None => Ok(default),
+            Some(v) if (0..=most).contains(v.get_ref()) => Ok(*v.get_ref()),
+            Some(v) => Err(at(v.span().start, format!("exchange.{key} must be from 0 to {most}"))),
+        };
+
+        let mut credentials = BTreeMap::new();
+        for (name, profile) in &written.credentials {
+            let start = name.span().start;
+            let name = name.get_ref();
+            // A profile is a folder of the tree; the rules for handles keep it one path component.
+            if name.starts_with("did:") || AgentName::parse(name).is_err() {
+                return Err(at(
+                    start,
+                    format!("{name:?} is no profile name: use letters, digits, '.', '_' and '-'"),
+                ));
+            }
+            let format = match profile.format.get_ref().as_str() {
+                "claude" => CredentialFormat::Claude,
+                other => {
+                    return Err(at(
+                        profile.format.span().start,
+                        format!("credentials.{name}.format is {other:?}; the guard knows \"claude\""),
+                    ));
+                }
+            };
+            let strict = match profile.identity.as_ref().map(|i| (i.span().start, i.get_ref().as_str())) {
+                None | Some((_, "rotating")) => false,
+                Some((_, "strict")) => true,
+                Some((start, other)) => {
+                    return Err(at(
+                        start,
+                        format!(
+                            "credentials.{name}.identity is {other:?}; it must be \"rotating\" or \"strict\""
+                        ),
+                    ));
+                }
+            };
+            let allowed =
+                profile.agents.as_ref().map(|list| known(list, &format!("credentials.{name}.agents")));
+            credentials.insert(name.clone(), ProfileConfig { format, strict, agents: allowed.transpose()? });
+        }
+
+        let exchange = &written.exchange;
+        Ok(Config {
+            clock_skew_seconds: within(&exchange.clock_skew_seconds, "clock_skew_seconds", 300, 86_400)?,
+            max_body_bytes: within(&exchange.max_body_bytes, "max_body_bytes", 65_536, 16 << 20)? as usize,
+            allow_unsigned_from: known(&exchange.allow_unsigned_from, "exchange.allow_unsigned_from")?,
+            relay_handoffs: exchange.relay_handoffs,
+            agents,
+            credentials,
+        })
+    }
+
+    /// The commented exchange.toml of a new exchange: the defaults, these agents with their uids, and
+    /// one credential profile `claude`.
+    ///
+    /// # Errors
+    /// What [`Config::parse`] would say of it: a reserved or too long name, one uid for two agents.
+    pub fn template(agents: &[(AgentName, Option<u32>)]) -> Result<String, String> {
+        let mut text = TEMPLATE_HEAD.to_owned();
+        for (name, uid) in agents {
+            // Handles may hold dots, which an unquoted key would take for tables.
+            let _ = writeln!(text, "\n[agents.\"{name}\"]");
+            match uid {
+                Some(uid) => {
+                    let _ = writeln!(text, "uid = {uid}");
+                }
+                None => text.push_str("# uid = 1001\n"),
+            }
+        }
+        text.push_str(TEMPLATE_TAIL);
+        Config::parse(&text)?;
+        Ok(text)
+    }
+}
+
+/// Reads an agent's name and keeps out those that would collide in the exchange's folder.
+///
+/// # Errors
+/// A sentence.
+pub fn check_agent_name(text: &str) -> Result<AgentName, String> {
+    let name = AgentName::parse(text).map_err(|e| e.to_string())?;
+    // refusals/ holds all.jsonl and uid-<n>.jsonl beside <agent>.jsonl.
+    let uid_like = name.as_str().strip_prefix("uid-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    if name.as_str() == "all" || uid_like {
+        return Err(format!("{text:?} is reserved; choose another agent name"));
+    }
+    if name.as_str().len() > MAX_NAME {
+        return Err(format!("{text:?} is too long: an agent name may have {MAX_NAME} characters here"));
+    }
+    Ok(name)
+}
+
+/// `a_to_b` and `c` share the log `a_to_b_to_c.jsonl` with `a` and `b_to_c`: no such four in one exchange.
+fn check_bilateral_names<'a>(agents: impl Iterator<Item = &'a AgentName> + Clone) -> Result<(), String> {
+    let mut logs: BTreeMap<String, (&AgentName, &AgentName)> = BTreeMap::new();
+    if !agents.clone().any(|a| a.as_str().contains("_to_")) {
+        return Ok(());
+    }
+    for from in agents.clone() {
+        for to in agents.clone().filter(|to| *to != from) {
+            let log = format!("{from}_to_{to}.jsonl");
+            if let Some((a, b)) = logs.insert(log.clone(), (from, to)) {
+                return Err(format!(
+                    "the log {log} would be both {a}'s to {b} and {from}'s to {to}; rename one of these agents"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+const TEMPLATE_HEAD: &str = r#"# This folder is a batonfs exchange. Mount it: baton mount <this folder> <mountpoint>
+# The daemon reads this file when it starts.
+
+[exchange]
+# How far into the future a message's timestamp may lie.
+clock_skew_seconds = 300
+# Largest body of a message. Agents of tier TRUSTED may send any size.
+max_body_bytes = 65536
+# Agents whose unsigned lines are accepted all the same. Only the uid or mount it was written through
+# vouches for such a line, and nothing for it later: keep this empty unless a program cannot sign.
+allow_unsigned_from = []
+# true: also take handoffs of pairs whose secret is not held here. Only their form is checked; the
+# receiver has to verify them.
+relay_handoffs = false
+
+# One table per agent. A process with the agent's uid acts as that agent; agents that share a user
+# have no uid here and get a mount of their own: baton mount --as <agent>.
+# may_relay = true lets an agent carry lines and handoffs that others have signed.
+#
+# To add one: give it a table here, then
+#   head -c 32 /dev/urandom | base64 > carol.key
+#   baton key import --as carol carol.key && rm carol.key
+#   baton secret import --pair bob,carol FILE      # for handoffs; FILE holds any secret bytes
+"#;
+
+const TEMPLATE_TAIL: &str = r#"
+# Guarded logins: the folder credentials/<profile>/ of the tree.
+[credentials.claude]
+format = "claude"
+# "rotating": a refresh of the same login is let through, another account's login is refused.
+# "strict": no change of the refresh token is let through.
+identity = "rotating"
+# The agents that may use it. Without this line: all.
+# agents = ["bob"]
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Config::parse(text).expect_err("it should be refused")
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let config = Config::parse("").expect("parse");
+        assert_eq!((config.clock_skew_seconds, config.max_body_bytes), (300, 65_536));
+        assert!(config.agents.is_empty() && config.allow_unsigned_from.is_empty() && !config.relay_handoffs);
+    }
+
+    #[test]
+    fn the_template_is_read_back() {
+        let names = [("bob", Some(1001)), ("alice", None), ("dot.ted", Some(1002))];
+        let agents: Vec<_> =
+            names.iter().map(|(n, uid)| (AgentName::parse(n).expect("name"), *uid)).collect();
+        let config = Config::parse(&Config::template(&agents).expect("template")).expect("parse");
+        assert_eq!(config.agents.len(), 3);
+        for (name, uid) in &agents {
+            assert_eq!(config.agents[name].uid, *uid);
+        }
+        assert!(!config.credentials["claude"].strict);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let problem = refused("[exchange]\nclock_skew = 5\n");
+        assert!(problem.contains("line 2") && problem.contains("clock_skew"), "{problem}");
+    }
+
+    #[test]
+    fn what_breaks_a_check_is_named_with_its_line() {
+        for (text, line, words) in [
+            ("[agents.\"-x\"]\n", 1, "no agent name"),
+            ("\n[agents.all]\n", 2, "reserved"),
+            ("[agents.uid-7]\n", 1, "reserved"),
+            ("[agents.a]\nuid = -1\n", 2, "user id"),
+            ("[agents.a]\nuid = 5\n[agents.b]\nuid = 5\n", 4, "same uid"),
+            ("[exchange]\nallow_unsigned_from = [\"eve\"]\n", 2, "eve"),
+            ("[exchange]\nmax_body_bytes = -1\n", 2, "from 0 to"),
+            ("[credentials.\"../x\"]\nformat = \"claude\"\n", 1, "profile name"),
+            ("[credentials.c]\nformat = \"codex\"\n", 2, "codex"),
+            ("[credentials.c]\nformat = \"claude\"\nidentity = \"lax\"\n", 3, "lax"),
+            ("[credentials.c]\nformat = \"claude\"\nagents = [\"eve\"]\n", 3, "eve"),
+        ] {
+            let problem = refused(text);
+            assert!(problem.starts_with(&format!("line {line}: ")) && problem.contains(words), "{problem}");
+        }
+    }
+
+    #[test]
+    fn four_agents_whose_bilateral_logs_collide_are_refused() {
+        let problem = refused("[agents.a]\n[agents.b_to_c]\n[agents.a_to_b]\n[agents.c]\n");
+        assert!(problem.contains("a_to_b_to_c.jsonl"), "{problem}");
     }
 }

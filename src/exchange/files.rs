@@ -63,6 +63,23 @@ impl OpenFile {
     }
 }
 
+/// What the files need of the exchange around them.
+pub trait Office: Send + Sync {
+    /// Whom a caller acts as.
+    fn actor(&self, caller: &Caller) -> super::Actor;
+    /// The time.
+    fn now(&self) -> crate::wire::time::Timestamp;
+    /// Records a refusal.
+    fn refuse(
+        &self,
+        caller: &Caller,
+        attempt: super::Attempt<'_>,
+        refusal: crate::rules::Refusal,
+    ) -> super::Denied;
+    /// Appends an event.
+    fn event(&self, event: &'static str, members: serde_json::Map<String, serde_json::Value>);
+}
+
 /// The ordinary files of an exchange.
 pub struct Files {
     _todo: (),
@@ -70,6 +87,17 @@ pub struct Files {
 
 #[allow(unused_variables)]
 impl Files {
+    /// Those in `dir`.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn new(
+        dir: &std::path::Path,
+        config: &super::config::Config,
+        office: std::sync::Weak<dyn Office>,
+    ) -> std::io::Result<Self> {
+        Ok(Files { _todo: () })
+    }
     /// credentials/ itself.
     pub fn root(&self) -> FileId {
         todo!()

@@ -4,20 +4,36 @@
 pub mod config;
 pub mod files;
 pub mod handoffs;
+pub mod init;
 pub mod layout;
 pub mod logs;
 pub mod operator;
+
 pub mod views;
 
+mod commit;
+mod credential_ops;
+mod drafts;
+mod events;
+mod open;
 mod refusals;
+mod replay;
 
 use crate::rules::Refusal;
+use crate::store::{Stat, Store};
+use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
+
+pub use crate::rules::identity::Actor;
 
 /// Who makes a request, as the kernel or a token says.
 #[derive(Debug, Clone)]
@@ -30,17 +46,6 @@ pub struct Caller {
     pub pid: u32,
     /// The agent that the whole mount is (`--as bob`).
     pub bound: Option<AgentName>,
-}
-
-/// Whom a caller acts as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Actor {
-    /// An agent of this exchange.
-    Agent(AgentName),
-    /// The human who owns the exchange: may act for any agent.
-    Operator,
-    /// Anybody else: reads what the modes allow and changes nothing.
-    Stranger(u32),
 }
 
 /// What a caller tried, for refusals.jsonl.
@@ -120,6 +125,28 @@ pub struct Attr {
     pub ctime: SystemTime,
 }
 
+impl Attr {
+    fn of(kind: NodeKind, stat: Stat) -> Self {
+        Attr {
+            kind,
+            size: stat.size,
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            nlink: if kind == NodeKind::Directory { 2 } else { 1 },
+            blocks: stat.size.div_ceil(512),
+            atime: stat.mtime,
+            mtime: stat.mtime,
+            ctime: stat.mtime,
+        }
+    }
+
+    /// Of something that has no bytes on disk.
+    fn empty(kind: NodeKind, time: SystemTime) -> Self {
+        Attr::of(kind, Stat { size: 0, mode: 0o444, uid: 0, gid: 0, mtime: time })
+    }
+}
+
 /// When write() returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -170,66 +197,220 @@ pub enum OpenError {
     },
 }
 
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
 /// An open exchange. One per process; shared by all its mounts.
 pub struct Exchange {
-    _todo: (),
+    this: Weak<Exchange>,
+    layout: layout::Layout,
+    config: config::Config,
+    store: Arc<dyn Store>,
+    trust: RwLock<Arc<TrustList>>,
+    secrets: RwLock<HashMap<(AgentName, AgentName), PairSecret>>,
+    events: events::Events,
+    refusals: refusals::RefusalBook,
+    logs: logs::Logs,
+    handoffs: OnceLock<handoffs::Handoffs>,
+    files: OnceLock<files::Files>,
+    durability: Durability,
+    clock: Clock,
+    started: SystemTime,
+    owner_uid: u32,
+    owner_gid: u32,
+    numbers: AtomicU64,
+    _lock: std::fs::File,
 }
 
 impl Exchange {
-    /// Takes the exchange's lock, reads it and repairs what a crash left half done.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Self>, OpenError> {
-        let _ = (dir, options);
-        todo!()
-    }
-    /// Writes checkpoints so that the next start is fast. Also done on drop.
-    pub fn checkpoint(&self) {
-        todo!()
-    }
     /// The exchange's own folder, absolute.
     pub fn dir(&self) -> &Path {
-        todo!()
+        self.layout.root()
     }
+
     /// exchange.toml.
     pub fn config(&self) -> &config::Config {
-        todo!()
+        &self.config
     }
+
+    /// When write() returns.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// The trust list in force.
     pub fn trust(&self) -> Arc<TrustList> {
-        todo!()
+        Arc::clone(&self.trust.read())
     }
+
     /// The time.
     pub fn now(&self) -> Timestamp {
-        todo!()
+        (self.clock)()
     }
+
     /// The uid that owns the exchange's folder: the operator's.
     pub fn owner_uid(&self) -> u32 {
-        todo!()
+        self.owner_uid
     }
-    /// Whom a caller acts as.
-    pub fn actor(&self, caller: &Caller) -> Actor {
-        let _ = caller;
-        todo!()
-    }
-    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller.
-    pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
-        let _ = (caller, attempt, refusal);
-        todo!()
-    }
-    /// Appends an event to the hash-chained events.jsonl: `event` is its name, `fields` its members.
-    pub fn event(&self, event: &'static str, fields: serde_json::Map<String, serde_json::Value>) {
-        let _ = (event, fields);
-        todo!()
-    }
-    /// Moves what expired while pending to rejected/. Called about once a second by the daemon;
-    /// returns how many moved.
-    pub fn run_janitor(&self) -> usize {
-        todo!()
-    }
+
     /// The ordinary files under credentials/.
     pub fn files(&self) -> &files::Files {
-        todo!()
+        self.files.get().expect("set before open() returns")
     }
+
+    /// Whom a caller acts as: the agent that the mount is, the agent with its uid, the operator, or
+    /// nobody known.
+    pub fn actor(&self, caller: &Caller) -> Actor {
+        if let Some(agent) = &caller.bound {
+            return Actor::Agent(agent.clone());
+        }
+        let by_uid = self.config.agents.iter().find(|(_, agent)| agent.uid == Some(caller.uid));
+        match by_uid {
+            Some((name, _)) => Actor::Agent(name.clone()),
+            None if caller.uid == self.owner_uid => Actor::Operator,
+            None => Actor::Stranger(caller.uid),
+        }
+    }
+
+    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller.
+    pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
+        let actor = self.actor(caller);
+        tracing::info!(
+            actor = %actor, operation = attempt.operation, path = attempt.path, rule = refusal.rule.name(),
+            "refused"
+        );
+        if let Err(error) = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal) {
+            tracing::error!(path = attempt.path, %error, "a refusal could not be recorded");
+        }
+        Denied::Refused(refusal)
+    }
+
+    /// Records what broke a rule; other errors pass.
+    fn record(&self, caller: &Caller, attempt: Attempt<'_>, denied: Denied) -> Denied {
+        match denied {
+            Denied::Refused(refusal) => self.refuse(caller, attempt, refusal),
+            io => io,
+        }
+    }
+
+    /// Appends an event to the hash-chained events.jsonl: `event` is its name, `members` its own members.
+    pub fn event(&self, event: &'static str, members: serde_json::Map<String, serde_json::Value>) {
+        if let Err(error) = self.events.append(self.now(), event, &members) {
+            tracing::error!(event, %error, "an event could not be written");
+        }
+    }
+
+    /// The last event's number and the hash that the next one will name, in hex.
+    pub fn events_head(&self) -> (u64, String) {
+        self.events.head()
+    }
+
+    fn make_events_durable(&self, end: u64) -> io::Result<()> {
+        self.events.make_durable(end, self.durability)
+    }
+
+    fn this(&self) -> Arc<Exchange> {
+        self.this.upgrade().expect("a method runs, so somebody holds the exchange")
+    }
+
+    fn handoffs(&self) -> &handoffs::Handoffs {
+        self.handoffs.get().expect("set before open() returns")
+    }
+
+    fn may_relay(&self, actor: &Actor) -> bool {
+        match actor {
+            Actor::Agent(name) => self.config.agents.get(name).is_some_and(|agent| agent.may_relay),
+            Actor::Operator => true,
+            Actor::Stranger(_) => false,
+        }
+    }
+
+    fn agent_uid(&self, agent: &AgentName) -> u32 {
+        self.config.agents.get(agent).and_then(|agent| agent.uid).unwrap_or(self.owner_uid)
+    }
+
+    fn agent_names(&self) -> String {
+        self.config.agents.keys().map(AgentName::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    fn secret(&self, a: &AgentName, b: &AgentName) -> Option<PairSecret> {
+        let pair = if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) };
+        self.secrets.read().get(&pair).cloned()
+    }
+
+    fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Strangers read what the modes allow; those who take part read everything but credentials.
+    fn check_readable(&self, caller: &Caller, attr: &Attr) -> Outcome<()> {
+        if !matches!(self.actor(caller), Actor::Stranger(_)) {
+            return Ok(());
+        }
+        let bit = if caller.uid == attr.uid {
+            0o400
+        } else if caller.gid == attr.gid {
+            0o040
+        } else {
+            0o004
+        };
+        if attr.mode & bit != 0 { Ok(()) } else { Err(Denied::os(libc::EACCES)) }
+    }
+
+    /// Makes everything durable and notes where the events stand, so that the next start is fast.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn checkpoint(&self) -> io::Result<()> {
+        for log in self.open_logs() {
+            log.flush(self)?;
+        }
+        // Under the book's lock no handoff is between its event and its rename.
+        let position = {
+            let _book = self.handoffs().book.lock();
+            self.events.position()
+        };
+        for state in handoffs::State::ALL {
+            self.store.sync_dir(state.dir())?;
+        }
+        self.events.write_checkpoint(&*self.store, &position)
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.handoffs.get().is_some()
+            && let Err(error) = self.checkpoint()
+        {
+            tracing::warn!(%error, "no checkpoint at the end; the next start reads more");
+        }
+    }
+}
+
+impl files::Office for Exchange {
+    fn actor(&self, caller: &Caller) -> Actor {
+        self.actor(caller)
+    }
+    fn now(&self) -> Timestamp {
+        self.now()
+    }
+    fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
+        self.refuse(caller, attempt, refusal)
+    }
+    fn event(&self, event: &'static str, members: serde_json::Map<String, serde_json::Value>) {
+        self.event(event, members);
+    }
+}
+
+/// The process of a thread: its thread group. The thread's own id where /proc doesn't tell.
+fn process_of(thread: u32) -> u32 {
+    std::fs::read_to_string(format!("/proc/{thread}/status"))
+        .ok()
+        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()))
+        .unwrap_or(thread)
+}
+
+/// Whether two threads are of one process.
+fn same_process(a: u32, b: u32) -> bool {
+    a == b || process_of(a) == process_of(b)
 }

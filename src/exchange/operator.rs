@@ -1,10 +1,17 @@
 //! What the operator asks of an exchange, whether its daemon runs or not.
 
 use super::Exchange;
+use super::events::members;
+use crate::wire::keys::{PairSecret, SigningKey};
+use crate::wire::name::AgentName;
+use crate::wire::trust::TrustList;
+use base64::Engine;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// An operator's request; travels as JSON over the control socket.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "request")]
 pub enum OperatorRequest {
     /// Merges a trust.json's text.
@@ -20,6 +27,13 @@ pub enum OperatorRequest {
         b: String,
         /// Base64.
         secret: String,
+    },
+    /// Takes an agent's signing key (a key file's text) and trusts its public half.
+    KeyImport {
+        /// Whose key.
+        agent: String,
+        /// The file's text.
+        key: String,
     },
     /// Shows the slots of a profile (or of all).
     CredentialsStatus {
@@ -45,12 +59,93 @@ pub enum OperatorRequest {
 }
 
 impl Exchange {
-    /// Carries out an operator's request. The result is JSON for `--json`; the CLI words it.
+    /// Carries out an operator's request. The result is JSON for `--json`; the command words it.
     ///
     /// # Errors
     /// A sentence that says what to do.
     pub fn operate(&self, request: OperatorRequest) -> Result<serde_json::Value, String> {
-        let _ = request;
-        todo!()
+        match request {
+            OperatorRequest::TrustImport { text } => self.import_trust(&text),
+            OperatorRequest::SecretImport { a, b, secret } => self.import_secret(&a, &b, secret),
+            OperatorRequest::KeyImport { agent, key } => self.import_key(&agent, key),
+            OperatorRequest::CredentialsStatus { profile } => self.credentials_status(profile.as_deref()),
+            OperatorRequest::CredentialsAdopt { profile, slot, quarantine } => {
+                self.credentials_adopt(&profile, &slot, quarantine.as_deref())
+            }
+            OperatorRequest::CredentialsSwitch { profile, slot } => self.credentials_switch(&profile, &slot),
+        }
+    }
+
+    fn import_trust(&self, text: &str) -> Result<serde_json::Value, String> {
+        let other = TrustList::parse(text.as_bytes()).map_err(|e| e.to_string())?;
+        self.merge_trust(&other)
+    }
+
+    fn merge_trust(&self, other: &TrustList) -> Result<serde_json::Value, String> {
+        let mut current = self.trust.write();
+        let mut merged = TrustList::clone(&current);
+        let changes = merged.merge(other);
+        if !changes.is_empty() {
+            self.store
+                .replace("trust.json", merged.to_json().as_bytes(), 0o644)
+                .map_err(|e| format!("trust.json could not be written: {e}"))?;
+            self.event("trust-changed", members! {"changes": changes.clone()});
+            *current = Arc::new(merged);
+        }
+        Ok(serde_json::json!({ "changes": changes }))
+    }
+
+    fn import_secret(&self, a: &str, b: &str, secret: String) -> Result<serde_json::Value, String> {
+        let encoded = Zeroizing::new(secret);
+        let (a, b) = (self.known_agent(a)?, self.known_agent(b)?);
+        if a == b {
+            return Err("a secret is shared by two different agents".into());
+        }
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(encoded.as_bytes())
+            .map_err(|_| "the secret did not arrive as base64".to_owned())?;
+        let secret = PairSecret::from_file_bytes(&Zeroizing::new(bytes));
+        if secret.as_bytes().is_empty() {
+            return Err("the secret is empty".into());
+        }
+        let pair = if a < b { (a, b) } else { (b, a) };
+        self.write_private(&self.layout.secret(&pair.0, &pair.1), secret.as_bytes())?;
+        let names = format!("{},{}", pair.0, pair.1);
+        self.secrets.write().insert(pair, secret);
+        self.event("secret-imported", members! {"pair": names.as_str()});
+        Ok(serde_json::json!({ "pair": names }))
+    }
+
+    fn import_key(&self, agent: &str, key: String) -> Result<serde_json::Value, String> {
+        let text = Zeroizing::new(key);
+        let agent = self.known_agent(agent)?;
+        let key = SigningKey::from_file_text(text.as_bytes()).map_err(|e| e.to_string())?;
+        self.write_private(&self.layout.key(&agent), key.to_file_text().as_bytes())?;
+        let id = key.public().id(&agent);
+        let public = base64::engine::general_purpose::STANDARD.encode(key.public().to_bytes());
+        let mut list = serde_json::json!({"version": 1, "schema_version": "v3.1", "agents": {agent.as_str(): {
+            "public_keys": [{"key_id": id.to_string(), "key": public, "added_at": self.now().to_string(), "active": true}],
+        }}});
+        if let Some(known) = self.trust().agents.get(&agent) {
+            list["agents"][agent.as_str()]["tier"] = known.tier.as_str().into();
+        }
+        let changed = self.import_trust(&list.to_string())?;
+        Ok(serde_json::json!({ "key_id": id.to_string(), "changes": changed["changes"] }))
+    }
+
+    fn known_agent(&self, name: &str) -> Result<AgentName, String> {
+        let agent = AgentName::parse(name).map_err(|e| e.to_string())?;
+        if self.config.agents.contains_key(&agent) {
+            Ok(agent)
+        } else {
+            Err(format!("{agent} is no agent of this exchange; it has: {}", self.agent_names()))
+        }
+    }
+
+    fn write_private(&self, file: &std::path::Path, bytes: &[u8]) -> Result<(), String> {
+        let relative = file.strip_prefix(self.layout.root()).map_err(|e| e.to_string())?;
+        self.store
+            .replace(&relative.to_string_lossy(), bytes, 0o600)
+            .map_err(|e| format!("{}: {e}", file.display()))
     }
 }

@@ -10,12 +10,22 @@ mod key_errno {
     pub const REJECTED: i32 = libc::EAUTH;
     pub const REVOKED: i32 = libc::EAUTH;
     pub const EXPIRED: i32 = libc::EAUTH;
+    pub fn name(_: i32) -> &'static str {
+        "EAUTH"
+    }
 }
 #[cfg(not(target_os = "macos"))]
 mod key_errno {
     pub const REJECTED: i32 = libc::EKEYREJECTED;
     pub const REVOKED: i32 = libc::EKEYREVOKED;
     pub const EXPIRED: i32 = libc::EKEYEXPIRED;
+    pub fn name(errno: i32) -> &'static str {
+        match errno {
+            REJECTED => "EKEYREJECTED",
+            REVOKED => "EKEYREVOKED",
+            _ => "EKEYEXPIRED",
+        }
+    }
 }
 
 macro_rules! rules {
@@ -39,6 +49,23 @@ macro_rules! rules {
             }
         }
     };
+}
+
+impl Rule {
+    /// The errno's symbolic name.
+    pub fn errno_name(self) -> &'static str {
+        match self.errno() {
+            libc::EPERM => "EPERM",
+            libc::EBADMSG => "EBADMSG",
+            libc::EACCES => "EACCES",
+            libc::EEXIST => "EEXIST",
+            libc::EMSGSIZE => "EMSGSIZE",
+            libc::EDQUOT => "EDQUOT",
+            libc::ETIME => "ETIME",
+            libc::EROFS => "EROFS",
+            other => key_errno::name(other),
+        }
+    }
 }
 
 rules! {

@@ -1,9 +1,12 @@
 //! Voice handoff v1. Format: PROTOCOLS section 3.
 
-use super::json::{JsonError, Object, Value};
-use super::keys::PairSecret;
+use super::canonical;
+use super::json::{self, JsonError, JsonErrorKind, Object, Value};
+use super::keys::{self, PairSecret};
 use super::name::AgentName;
 use super::time::Timestamp;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
 
 /// A handoff whose shape is right; its HMAC has not been checked.
 #[derive(Debug, Clone)]
@@ -52,7 +55,15 @@ pub enum HandoffError {
 impl HandoffError {
     /// The broken rule's name.
     pub fn rule(&self) -> &'static str {
-        todo!()
+        match self {
+            Self::Json(JsonError { kind: JsonErrorKind::DuplicateKey(_), .. }) => "duplicate-key",
+            Self::Json(_) => "json",
+            Self::Version => "version",
+            Self::ToItself => "self",
+            Self::Schema(_) => "schema",
+            Self::Hmac(..) => "hmac",
+            Self::Expired(_) => "expired",
+        }
     }
 }
 
@@ -79,23 +90,116 @@ impl Handoff {
     /// # Errors
     /// `Json`, `Version`, `Schema`, `ToItself`.
     pub fn parse(text: &[u8]) -> Result<Self, HandoffError> {
-        let _ = text;
-        todo!()
+        match json::parse(text).map_err(HandoffError::Json)? {
+            Value::Object(object) => Self::from_object(object),
+            _ => Err(HandoffError::Json(JsonError { kind: JsonErrorKind::NotAnObject, at: 0 })),
+        }
     }
     /// Checks the HMAC, in constant time.
     ///
     /// # Errors
     /// `Hmac`.
     pub fn verify(&self, secret: &PairSecret) -> Result<(), HandoffError> {
-        let _ = secret;
-        todo!()
+        let given = self.object.get(HMAC).and_then(Value::as_str).and_then(keys::decode_base64::<32>);
+        let signed = canonical::ascii_without(&self.object, &[HMAC]);
+        match given {
+            Some(given) if mac(secret, &signed).verify_slice(&given).is_ok() => Ok(()),
+            _ => Err(HandoffError::Hmac(self.from.clone(), self.to.clone())),
+        }
     }
     /// # Errors
     /// `Expired` when `now` is past `expires_at`; the instant itself is in time.
     pub fn check_expiry(&self, now: Timestamp) -> Result<(), HandoffError> {
-        let _ = now;
-        todo!()
+        if now > self.expires_at { Err(HandoffError::Expired(self.expires_at)) } else { Ok(()) }
     }
+
+    fn from_object(object: Object) -> Result<Self, HandoffError> {
+        if object.get("protocol_version").and_then(Value::as_i64) != Some(1) {
+            return Err(HandoffError::Version);
+        }
+        let string = |name: &str| match object.get(name) {
+            Some(Value::String(text)) => Ok(text.as_str()),
+            Some(_) => schema(format!("{name} must be a string")),
+            None => schema(format!("{name} is missing")),
+        };
+        let agent = |name: &str| {
+            AgentName::parse(string(name)?).map_err(|e| HandoffError::Schema(format!("{name}: {e}")))
+        };
+        let instant = |name: &str| {
+            let text = string(name)?;
+            Timestamp::parse(text, false).ok_or_else(|| {
+                HandoffError::Schema(format!("{name} {text:?} is not ISO 8601 with Z or an offset"))
+            })
+        };
+        let (from, to) = (agent("from_agent")?, agent("to_agent")?);
+        if from == to {
+            return Err(HandoffError::ToItself);
+        }
+        let id = string("handoff_id")?;
+        // The id becomes part of file names.
+        if id.is_empty() || id.chars().any(|c| c == '/' || c.is_control()) {
+            return schema("handoff_id must be a name without / and control characters");
+        }
+        let caller_hash = string("caller_hash")?;
+        if caller_hash.len() != 16 || !caller_hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return schema("caller_hash must be 16 lower-case hex digits");
+        }
+        string("reason")?;
+        string(HMAC)?;
+        let (initiated_at, expires_at) = (instant("initiated_at")?, instant("expires_at")?);
+        if expires_at <= initiated_at {
+            return schema("expires_at must be after initiated_at");
+        }
+        check_transcript(object.get("transcript"))?;
+        let content = Sha256::digest(canonical::ascii_without(&object, &[HMAC])).into();
+        Ok(Handoff {
+            id: id.to_owned(),
+            from,
+            to,
+            caller_hash: caller_hash.to_owned(),
+            initiated_at,
+            expires_at,
+            content,
+            object,
+        })
+    }
+}
+
+const HMAC: &str = "hmac";
+
+fn check_transcript(transcript: Option<&Value>) -> Result<(), HandoffError> {
+    let Some(turns) = transcript.and_then(Value::as_array) else {
+        return schema("transcript is missing or not a list");
+    };
+    for (n, turn) in turns.iter().enumerate() {
+        let Some(turn) = turn.as_object() else {
+            return schema(format!("transcript[{n}] must be an object"));
+        };
+        if !matches!(turn.get("role").and_then(Value::as_str), Some("user" | "assistant" | "system")) {
+            return schema(format!("transcript[{n}].role must be user, assistant or system"));
+        }
+        if turn.get("text").and_then(Value::as_str).is_none() {
+            return schema(format!("transcript[{n}].text must be a string"));
+        }
+    }
+    Ok(())
+}
+
+fn schema<T>(problem: impl Into<String>) -> Result<T, HandoffError> {
+    Err(HandoffError::Schema(problem.into()))
+}
+
+fn mac(secret: &PairSecret, signed: &str) -> Hmac<Sha256> {
+    // An HMAC takes a key of any length.
+    #[allow(clippy::unwrap_used)]
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(signed.as_bytes());
+    mac
+}
+
+/// The `caller_hash` of a caller's id: the first 16 hex digits of its sha256.
+pub fn caller_hash(caller: &str) -> String {
+    keys::hex(&Sha256::digest(caller)[..8])
 }
 
 /// Makes a signed payload (one JSON object, no newline).
@@ -103,6 +207,25 @@ impl Handoff {
 /// # Errors
 /// `Schema` or `ToItself` where the parts make no valid handoff.
 pub fn create(new: &NewHandoff, secret: &PairSecret, now: Timestamp) -> Result<String, HandoffError> {
-    let _ = (new, secret, now);
-    todo!()
+    let hash = caller_hash(&new.caller);
+    let id = format!("{}-{}-{}-{hash}", now.unix_seconds(), new.from, new.to);
+    let text = |text: &str| Value::String(text.to_owned());
+    let mut object = Object::from(
+        [
+            ("protocol_version", Value::Int("1".to_owned())),
+            ("handoff_id", Value::String(id)),
+            ("caller_hash", Value::String(hash)),
+            ("from_agent", text(new.from.as_str())),
+            ("to_agent", text(new.to.as_str())),
+            ("reason", text(&new.reason)),
+            ("initiated_at", Value::String(now.to_string())),
+            ("expires_at", Value::String(now.plus_seconds(new.ttl_seconds).to_string())),
+            ("transcript", Value::Array(new.transcript.clone())),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    let signature = mac(secret, &canonical::ascii_without(&object, &[HMAC])).finalize().into_bytes();
+    object.insert(HMAC.to_owned(), Value::String(keys::encode_base64(&signature)));
+    let handoff = Handoff::from_object(object)?;
+    Ok(canonical::ascii_without(&handoff.object, &[]))
 }

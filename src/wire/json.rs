@@ -2,6 +2,11 @@
 //!
 //! One push parser serves whole texts and the object streams that arrive through write().
 
+mod parser;
+#[cfg(test)]
+mod tests;
+
+use parser::Parser;
 use std::collections::BTreeMap;
 
 /// Deepest nesting accepted, in containers.
@@ -119,31 +124,106 @@ pub struct StreamedObject {
 /// Splits a byte stream into objects. White space (and nothing else) may stand between them.
 #[derive(Debug, Default)]
 pub struct ObjectStream {
-    _todo: (),
+    parser: Parser,
+    pending: Vec<u8>,
 }
 
 impl ObjectStream {
     /// An empty stream.
     pub fn new() -> Self {
-        todo!()
+        Self::default()
     }
     /// Takes the next bytes and returns the objects that they complete.
     ///
     /// # Errors
-    /// As soon as the bytes so far can no longer become valid. The stream is then spent: call
-    /// [`ObjectStream::take_pending`] and start a new one.
+    /// As soon as the bytes so far can no longer become valid. No object of this call is returned then,
+    /// and the stream is spent: [`ObjectStream::take_pending`] gives everything that was not returned (what
+    /// was pending before and all of `bytes`) and leaves a new stream.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<StreamedObject>, JsonError> {
-        let _ = bytes;
-        todo!()
+        let held = self.pending.len();
+        let mut objects = Vec::new();
+        // Where the object under way starts in `bytes`; its head may be in `pending`.
+        let mut start = 0;
+        loop {
+            if held == 0 || start > 0 {
+                start += bytes[start..].iter().take_while(|b| is_space(**b)).count();
+                match bytes.get(start) {
+                    None => break,
+                    Some(b'{') => self.parser.reset(),
+                    Some(other) => {
+                        self.pending.extend_from_slice(bytes);
+                        let kind = match other {
+                            b'[' | b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
+                                JsonErrorKind::NotAnObject
+                            }
+                            _ => JsonErrorKind::Syntax("expected an object, which starts with {"),
+                        };
+                        return Err(JsonError { kind, at: 0 });
+                    }
+                }
+            }
+            match self.parser.feed(&bytes[start..]) {
+                Ok(Some((Value::Object(object), length))) => {
+                    let end = start + length;
+                    let line = if held > 0 && start == 0 {
+                        one_line(&[&self.pending, &bytes[..end]].concat())
+                    } else {
+                        one_line(&bytes[start..end])
+                    };
+                    objects.push(StreamedObject { line, object });
+                    start = end;
+                }
+                // Only an object starts with `{`.
+                Ok(Some(_)) => return Err(JsonError { kind: JsonErrorKind::NotAnObject, at: 0 }),
+                Ok(None) => break,
+                Err(e) => {
+                    self.pending.extend_from_slice(bytes);
+                    return Err(e);
+                }
+            }
+        }
+        if !objects.is_empty() {
+            self.pending.clear();
+        }
+        self.pending.extend_from_slice(&bytes[start..]);
+        Ok(objects)
     }
     /// The bytes of the incomplete object, without leading white space; empty between objects.
+    /// After an error, see [`ObjectStream::push`].
     pub fn pending(&self) -> &[u8] {
-        todo!()
+        &self.pending
     }
-    /// Takes the incomplete object's bytes out and resets the stream.
+    /// Takes the pending bytes out and resets the stream.
     pub fn take_pending(&mut self) -> Vec<u8> {
-        todo!()
+        self.parser.reset();
+        std::mem::take(&mut self.pending)
     }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+/// An object's bytes as one line. A raw newline can only stand outside strings, because inside one the
+/// parser refuses control characters.
+fn one_line(object: &[u8]) -> Vec<u8> {
+    if !object.contains(&b'\n') && !object.contains(&b'\r') {
+        return object.to_vec();
+    }
+    let mut line = Vec::with_capacity(object.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in object {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = byte == b'\\' && !escaped;
+        } else if is_space(byte) {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        line.push(byte);
+    }
+    line
 }
 
 /// Parses exactly one JSON value, with white space around it.
@@ -151,6 +231,13 @@ impl ObjectStream {
 /// # Errors
 /// See [`JsonErrorKind`].
 pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
-    let _ = text;
-    todo!()
+    let mut parser = Parser::default();
+    let Some((value, end)) = parser.feed(text)? else { return parser.finish() };
+    match text[end..].iter().position(|b| !is_space(*b)) {
+        None => Ok(value),
+        Some(extra) => Err(JsonError {
+            kind: JsonErrorKind::Syntax("expected nothing after the value"),
+            at: end + extra,
+        }),
+    }
 }

@@ -1,10 +1,12 @@
 //! Dead-drop messages: v2 shape, v3 and v3.1 signatures. Format: PROTOCOLS section 2.
 
-use super::json::Object;
-use super::keys::{KeyId, SigningKey};
+use super::canonical;
+use super::json::{Object, Value};
+use super::keys::{self, KeyId, SigningKey};
 use super::name::AgentName;
 use super::time::Timestamp;
 use super::trust::{Tier, TrustList};
+use sha2::{Digest, Sha256};
 
 /// What makes a message itself, for replay: sha256 of utf8-canonical without `event_id`,
 /// `public_key_id` and `signature` (for v3.1 that is the event_id).
@@ -29,7 +31,8 @@ pub struct Message {
     pub id: MessageId,
     /// All members, as received.
     pub object: Object,
-    // private: signature members, parsed lazily
+    /// The bytes that `id` is the hash of.
+    signed: String,
 }
 
 /// The rule that a message breaks. Each variant's rule name stands in `rule()`.
@@ -82,7 +85,18 @@ pub enum MessageError {
 impl MessageError {
     /// The broken rule's name.
     pub fn rule(&self) -> &'static str {
-        todo!()
+        match self {
+            Self::Schema(_) => "schema",
+            Self::AckNeedsParent => "ack-needs-parent",
+            Self::ProposalNeedsAckRequired => "proposal-needs-ack-required",
+            Self::Unsigned => "unsigned",
+            Self::FromMismatch { .. } => "from-mismatch",
+            Self::UnknownKey(_) => "unknown-key",
+            Self::RevokedKey(_) => "revoked-key",
+            Self::EventId => "event-id",
+            Self::Signature(_) => "signature",
+            Self::Tier { .. } => "tier",
+        }
     }
 }
 
@@ -118,26 +132,196 @@ pub enum SignatureVersion {
     V31,
 }
 
+const EVENT_ID: &str = "event_id";
+const PUBLIC_KEY_ID: &str = "public_key_id";
+const SIGNATURE: &str = "signature";
+/// What neither an event_id nor a signature covers.
+const UNSIGNED_MEMBERS: [&str; 3] = [EVENT_ID, PUBLIC_KEY_ID, SIGNATURE];
+
+/// Every type with the kind that it implies.
+const TYPES: [(&str, Option<u32>); 15] = [
+    ("ship", Some(1200)),
+    ("request", None),
+    ("warning", Some(1201)),
+    ("feedback", Some(1300)),
+    ("incident", Some(1400)),
+    ("ack", Some(1500)),
+    ("proposal", Some(1600)),
+    ("heartbeat", Some(100)),
+    ("correction", Some(1700)),
+    ("shutdown", Some(1800)),
+    ("claim", Some(1100)),
+    ("release", Some(1101)),
+    ("decision", Some(1)),
+    ("agent_card", Some(10000)),
+    ("trust_tier_announcement", Some(10001)),
+];
+
 impl Message {
     /// Checks an object's shape (v2 shape and the v3.1 additions).
     ///
     /// # Errors
     /// [`MessageError::Schema`], `AckNeedsParent`, `ProposalNeedsAckRequired`.
     pub fn from_object(object: Object) -> Result<Self, MessageError> {
-        let _ = object;
-        todo!()
+        let members = Members(&object);
+        let written_at = members.string("timestamp")?;
+        // White space round it is for the signature to judge: it may be what was signed.
+        let timestamp = Timestamp::parse(written_at.trim_ascii(), true)
+            .ok_or_else(|| MessageError::Schema(format!("timestamp {written_at:?} is not ISO 8601")))?;
+        let from = AgentName::parse(members.string("from")?)
+            .map_err(|e| MessageError::Schema(format!("from: {e}")))?;
+        let message_type = members.string("type")?;
+        let kind = checked_kind(message_type, object.get("kind"))?;
+        members.string("subject")?;
+        let body = members.required("body")?;
+        let correlation_id = members.string("correlation_id")?;
+        if correlation_id.is_empty() {
+            return schema("correlation_id must not be empty");
+        }
+        members.check_usual()?;
+        if message_type == "ack" && correlation_id == written_at {
+            return Err(MessageError::AckNeedsParent);
+        }
+        if message_type == "proposal" && object.get("ack_required") != Some(&Value::Bool(true)) {
+            return Err(MessageError::ProposalNeedsAckRequired);
+        }
+        let signed = canonical::utf8_without(&object, &UNSIGNED_MEMBERS);
+        Ok(Message {
+            timestamp,
+            from,
+            message_type: message_type.to_owned(),
+            kind,
+            correlation_id: correlation_id.to_owned(),
+            body_bytes: body.as_str().map_or_else(|| canonical::utf8(body).len(), str::len),
+            id: Sha256::digest(&signed).into(),
+            object,
+            signed,
+        })
     }
     /// Whether it carries any of `signature`, `public_key_id`.
     pub fn is_signed(&self) -> bool {
-        todo!()
+        self.object.contains_key(SIGNATURE) || self.object.contains_key(PUBLIC_KEY_ID)
     }
     /// Checks the signature against the trust list, then the tier.
     ///
     /// # Errors
     /// `Unsigned`, `FromMismatch`, `UnknownKey`, `RevokedKey`, `EventId`, `Signature`, `Tier`, in this order.
-    pub fn verify(self, trust: &TrustList) -> Result<VerifiedMessage, MessageError> {
-        let _ = trust;
-        todo!()
+    pub fn verify(mut self, trust: &TrustList) -> Result<VerifiedMessage, MessageError> {
+        let member = |name| self.object.get(name).and_then(Value::as_str);
+        let (Some(signature), Some(key_text)) = (member(SIGNATURE), member(PUBLIC_KEY_ID)) else {
+            return Err(MessageError::Unsigned);
+        };
+        let unknown = || MessageError::UnknownKey(key_text.to_owned());
+        let key_id = KeyId::parse(key_text).map_err(|_| unknown())?;
+        if key_id.agent != self.from {
+            return Err(MessageError::FromMismatch { from: self.from.to_string(), key: key_text.to_owned() });
+        }
+        let entry = trust.agents.get(&self.from).ok_or_else(unknown)?;
+        let key = entry.keys.iter().find(|key| key.id == key_id).ok_or_else(unknown)?;
+        if !key.active {
+            return Err(MessageError::RevokedKey(key_text.to_owned()));
+        }
+        let signed = match self.object.get(EVENT_ID) {
+            None => self.signed.as_bytes(),
+            Some(given) if given.as_str() == Some(&keys::hex(&self.id)) => &self.id,
+            Some(_) => return Err(MessageError::EventId),
+        };
+        let verifies =
+            keys::decode_base64(signature).is_some_and(|signature| key.key.verify_strict(signed, &signature));
+        if !verifies {
+            return Err(MessageError::Signature(key_text.to_owned()));
+        }
+        let tier = entry.tier;
+        if !tier.may_send(&self.message_type, self.kind) {
+            let kind = self.kind.map_or_else(|| "no kind".to_owned(), |kind| format!("kind {kind}"));
+            let what = format!("{} ({kind})", self.message_type);
+            return Err(MessageError::Tier { agent: self.from, tier, what });
+        }
+        self.signed = String::new();
+        Ok(VerifiedMessage { message: self, tier, key: key_id })
+    }
+}
+
+/// The kind that a message has: given, or implied by its type.
+fn checked_kind(message_type: &str, given: Option<&Value>) -> Result<Option<u32>, MessageError> {
+    let known = TYPES.iter().find(|(word, _)| *word == message_type);
+    let Some(given) = given else {
+        return match known {
+            Some((_, implied)) => Ok(*implied),
+            None => schema(format!(
+                "type {message_type:?} is not known: use one of {}, or give a kind of its own",
+                TYPES.map(|(word, _)| word).join(", ")
+            )),
+        };
+    };
+    let Some(kind) = given.as_i64().and_then(|kind| u32::try_from(kind).ok()) else {
+        return schema("kind must be an integer");
+    };
+    if let Some((_, Some(implied))) = known {
+        // Tiers go by kind and readers by type: a claim under another kind would pass both.
+        return if kind == *implied {
+            Ok(Some(kind))
+        } else {
+            schema(format!("type {message_type} has kind {implied}, not {kind}"))
+        };
+    }
+    if let Some((word, _)) = TYPES.iter().find(|(_, implied)| *implied == Some(kind)) {
+        return schema(format!("kind {kind} is {word}, not {message_type}"));
+    }
+    if (1000..40000).contains(&kind) {
+        Ok(Some(kind))
+    } else {
+        schema(format!("kind {kind} is in no range: use 1000 to 39999"))
+    }
+}
+
+fn schema<T>(problem: impl Into<String>) -> Result<T, MessageError> {
+    Err(MessageError::Schema(problem.into()))
+}
+
+/// A message's members, read with the sentence for what is wrong with them.
+struct Members<'a>(&'a Object);
+
+impl<'a> Members<'a> {
+    fn required(&self, name: &str) -> Result<&'a Value, MessageError> {
+        self.0.get(name).ok_or_else(|| MessageError::Schema(format!("{name} is missing")))
+    }
+
+    fn string(&self, name: &str) -> Result<&'a str, MessageError> {
+        self.required(name)?.as_str().ok_or_else(|| MessageError::Schema(format!("{name} must be a string")))
+    }
+
+    /// The members that may be absent.
+    fn check_usual(&self) -> Result<(), MessageError> {
+        if self.0.get("refs").is_some_and(|refs| refs.as_array().is_none()) {
+            return schema("refs must be a list");
+        }
+        let priorities = ["low", "medium", "high", "normal"];
+        let is_priority = |given: &Value| given.as_str().is_some_and(|word| priorities.contains(&word));
+        if self.0.get("priority").is_some_and(|given| !is_priority(given)) {
+            return schema("priority must be low, medium, normal or high");
+        }
+        if self.0.get("ack_required").is_some_and(|given| given.as_bool().is_none()) {
+            return schema("ack_required must be true or false");
+        }
+        for name in [PUBLIC_KEY_ID, SIGNATURE] {
+            if self.0.get(name).is_some_and(|given| given.as_str().is_none()) {
+                return schema(format!("{name} must be a string"));
+            }
+        }
+        let Some(to) = self.0.get("to") else { return Ok(()) };
+        let Some(to) = to.as_array() else {
+            return schema("to must be a list of handles, or [\"*\"] for everyone");
+        };
+        for handle in to {
+            let Some(handle) = handle.as_str() else {
+                return schema("to must hold handles, each a string");
+            };
+            if handle != "*" {
+                AgentName::parse(handle).map_err(|e| MessageError::Schema(format!("to: {e}")))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -148,12 +332,76 @@ impl Message {
 /// # Errors
 /// The shape errors of [`Message::from_object`]; `FromMismatch` where `from` is somebody else.
 pub fn sign(
-    object: Object,
+    mut object: Object,
     author: &AgentName,
     key: &SigningKey,
     version: SignatureVersion,
     now: Timestamp,
 ) -> Result<String, MessageError> {
-    let _ = (object, author, key, version, now);
-    todo!()
+    let id = key.public().id(author).to_string();
+    for name in UNSIGNED_MEMBERS {
+        object.remove(name);
+    }
+    let mut fill = |name: &str, value: Value| object.entry(name.to_owned()).or_insert(value).clone();
+    let from = fill("from", Value::String(author.to_string()));
+    if from.as_str().and_then(|from| AgentName::parse(from).ok()).as_ref() != Some(author) {
+        let from = from.as_str().map_or_else(|| canonical::utf8(&from), str::to_owned);
+        return Err(MessageError::FromMismatch { from, key: id });
+    }
+    let timestamp = fill("timestamp", Value::String(now.to_string()));
+    fill("correlation_id", timestamp);
+    fill("refs", Value::Array(Vec::new()));
+    fill("priority", Value::String("medium".to_owned()));
+    let message_type = object.get("type").and_then(Value::as_str).unwrap_or_default();
+    let (is_proposal, implied) = (
+        message_type == "proposal",
+        TYPES.iter().find(|(word, _)| *word == message_type).and_then(|(_, implied)| *implied),
+    );
+    object.entry("ack_required".to_owned()).or_insert(Value::Bool(is_proposal));
+    if let (SignatureVersion::V31, Some(kind)) = (version, implied) {
+        object.entry("kind".to_owned()).or_insert_with(|| Value::Int(kind.to_string()));
+    }
+    let mut message = Message::from_object(object)?;
+    let signature = match version {
+        SignatureVersion::V3 => key.sign(message.signed.as_bytes()),
+        SignatureVersion::V31 => {
+            message.object.insert(EVENT_ID.to_owned(), Value::String(keys::hex(&message.id)));
+            key.sign(&message.id)
+        }
+    };
+    message.object.insert(PUBLIC_KEY_ID.to_owned(), Value::String(id));
+    message.object.insert(SIGNATURE.to_owned(), Value::String(keys::encode_base64(&signature)));
+    Ok(in_usual_order(&message.object))
+}
+
+/// The line as the protocol's own programs order it: who and what first, the signature last.
+fn in_usual_order(object: &Object) -> String {
+    const HEAD: [&str; 11] = [
+        "timestamp",
+        "from",
+        "to",
+        "type",
+        "kind",
+        "subject",
+        "body",
+        "refs",
+        "priority",
+        "correlation_id",
+        "ack_required",
+    ];
+    let others = object
+        .keys()
+        .map(String::as_str)
+        .filter(|key| !HEAD.contains(key) && !UNSIGNED_MEMBERS.contains(key));
+    let mut line = String::with_capacity(512);
+    for name in HEAD.into_iter().chain(others).chain(UNSIGNED_MEMBERS) {
+        if let Some(value) = object.get(name) {
+            line.push(if line.is_empty() { '{' } else { ',' });
+            canonical::write_utf8_string(&mut line, name);
+            line.push(':');
+            canonical::write_utf8(&mut line, value);
+        }
+    }
+    line.push('}');
+    line
 }

@@ -1,7 +1,8 @@
 //! Trust lists (`trust.json`) and tiers. Format: PROTOCOLS section 2, "Trust list".
 
-use super::json::Object;
-use super::keys::{KeyId, PublicKey};
+use super::canonical;
+use super::json::{self, Object, Value};
+use super::keys::{self, KeyId, PublicKey};
 use super::name::AgentName;
 use std::collections::BTreeMap;
 
@@ -28,10 +29,19 @@ impl Tier {
             Tier::Trusted => "TRUSTED",
         }
     }
+    /// The tier that a word names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Tier::Untrusted, Tier::Verified, Tier::Attested, Tier::Trusted]
+            .into_iter()
+            .find(|tier| tier.as_str() == word)
+    }
     /// Whether this tier may send a message of this type and kind.
     pub fn may_send(self, message_type: &str, kind: Option<u32>) -> bool {
-        let _ = (message_type, kind);
-        todo!()
+        match self {
+            Tier::Untrusted => matches!(kind, Some(100 | 10000 | 10001)),
+            Tier::Verified => kind != Some(1100) && message_type != "claim",
+            Tier::Attested | Tier::Trusted => true,
+        }
     }
 }
 
@@ -84,22 +94,201 @@ impl TrustList {
     /// # Errors
     /// [`TrustError`] naming the agent and member that is wrong (also: a key_id that is not its key's).
     pub fn parse(text: &[u8]) -> Result<Self, TrustError> {
-        let _ = text;
-        todo!()
+        let value = json::parse(text).map_err(|e| TrustError(format!("not acceptable JSON: {e}")))?;
+        let Value::Object(mut other) = value else { return fail("it must be a JSON object") };
+        let Some(Value::Object(members)) = other.remove("agents") else {
+            return fail("agents is missing or not an object");
+        };
+        let mut agents = BTreeMap::new();
+        for (handle, entry) in members {
+            let agent = AgentName::parse(&handle).map_err(|e| TrustError(format!("agents: {e}")))?;
+            let Value::Object(entry) = entry else {
+                return fail(format!("agents.{agent}: must be an object"));
+            };
+            let entry = TrustEntry::read(&agent, entry)
+                .map_err(|TrustError(problem)| TrustError(format!("agents.{agent}: {problem}")))?;
+            if agents.insert(agent.clone(), entry).is_some() {
+                return fail(format!(
+                    "agents.{agent}: listed twice, as {agent} and as did:wire:{agent}; keep one"
+                ));
+            }
+        }
+        Ok(TrustList { agents, other })
     }
     /// The trust.json text: indented, ending in a newline; parse gives the same list again.
     pub fn to_json(&self) -> String {
-        todo!()
+        let mut list = self.other.clone();
+        list.entry("version".to_owned()).or_insert_with(|| Value::Int("1".to_owned()));
+        list.entry("schema_version".to_owned()).or_insert_with(|| Value::String("v3.1".to_owned()));
+        let agents = self.agents.iter().map(|(name, entry)| (name.to_string(), entry.to_value()));
+        list.insert("agents".to_owned(), Value::Object(agents.collect()));
+        let mut out = String::new();
+        write_indented(&mut out, &Value::Object(list), 0);
+        out.push('\n');
+        out
     }
     /// The key with this id, whoever's.
     pub fn key(&self, id: &KeyId) -> Option<&TrustedKey> {
-        let _ = id;
-        todo!()
+        self.agents.get(&id.agent)?.keys.iter().find(|key| key.id == *id)
     }
     /// Takes over `other`'s agents and keys: new agents and keys are added, a key inactive on either
     /// side becomes inactive, tiers of known agents follow `other`. Nothing is removed.
     pub fn merge(&mut self, other: &TrustList) -> MergeReport {
-        let _ = other;
-        todo!()
+        let mut report = MergeReport::new();
+        for (key, value) in &other.other {
+            self.other.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        for (agent, theirs) in &other.agents {
+            match self.agents.get_mut(agent) {
+                Some(ours) => ours.merge(agent, theirs, &mut report),
+                None => {
+                    let keys: Vec<_> = theirs.keys.iter().map(|key| key.id.to_string()).collect();
+                    let keys = if keys.is_empty() { "no key".to_owned() } else { keys.join(", ") };
+                    report.push(format!("{agent} is new, {}, with {keys}", theirs.tier.as_str()));
+                    self.agents.insert(agent.clone(), theirs.clone());
+                }
+            }
+        }
+        report
+    }
+}
+
+impl TrustEntry {
+    fn read(agent: &AgentName, mut other: Object) -> Result<Self, TrustError> {
+        let tier = match other.remove("tier") {
+            None => Tier::Attested,
+            Some(Value::String(word)) => Tier::from_word(&word).ok_or_else(|| {
+                TrustError(format!(
+                    "{word:?} is no tier: it must be UNTRUSTED, VERIFIED, ATTESTED or TRUSTED"
+                ))
+            })?,
+            Some(_) => return fail("tier must be a string"),
+        };
+        let listed = match other.remove("public_keys") {
+            None => Vec::new(),
+            Some(Value::Array(keys)) => keys,
+            Some(_) => return fail("public_keys must be a list"),
+        };
+        let mut keys: Vec<TrustedKey> = Vec::with_capacity(listed.len());
+        for (n, key) in listed.into_iter().enumerate() {
+            let key = TrustedKey::read(agent, key)
+                .map_err(|TrustError(problem)| TrustError(format!("public_keys[{n}]: {problem}")))?;
+            if keys.iter().any(|known| known.id == key.id) {
+                return fail(format!("public_keys[{n}]: {} is listed twice; keep one", key.id));
+            }
+            keys.push(key);
+        }
+        Ok(TrustEntry { tier, keys, other })
+    }
+
+    fn to_value(&self) -> Value {
+        let mut members = self.other.clone();
+        members.insert("tier".to_owned(), Value::String(self.tier.as_str().to_owned()));
+        let keys = self.keys.iter().map(TrustedKey::to_value).collect();
+        members.insert("public_keys".to_owned(), Value::Array(keys));
+        Value::Object(members)
+    }
+
+    fn merge(&mut self, agent: &AgentName, theirs: &TrustEntry, report: &mut MergeReport) {
+        if self.tier != theirs.tier {
+            report.push(format!("{agent} is {} now, was {}", theirs.tier.as_str(), self.tier.as_str()));
+            self.tier = theirs.tier;
+        }
+        for key in &theirs.keys {
+            match self.keys.iter_mut().find(|known| known.id == key.id) {
+                None => {
+                    let state = if key.active { "active" } else { "deactivated" };
+                    report.push(format!("{} is a new key of {agent}, {state}", key.id));
+                    self.keys.push(key.clone());
+                }
+                Some(known) if known.active && !key.active => {
+                    report.push(format!("{} is deactivated", key.id));
+                    known.active = false;
+                }
+                Some(_) => {}
+            }
+        }
+        for (key, value) in &theirs.other {
+            if self.other.get(key) != Some(value) {
+                report.push(format!("{agent}: {key} is {} now", canonical::utf8(value)));
+                self.other.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
+impl TrustedKey {
+    fn read(agent: &AgentName, value: Value) -> Result<Self, TrustError> {
+        let Value::Object(mut other) = value else { return fail("must be an object") };
+        let Some(Value::String(key)) = other.remove("key") else {
+            return fail("key is missing or not a string");
+        };
+        let key = PublicKey::from_base64(&key).map_err(|e| TrustError(format!("key: {e}")))?;
+        let Some(Value::String(written)) = other.remove("key_id") else {
+            return fail("key_id is missing or not a string");
+        };
+        let written = KeyId::parse(&written).map_err(|e| TrustError(format!("key_id: {e}")))?;
+        let id = key.id(agent);
+        if written != id {
+            return fail(format!("key_id is {written}, but the id of this key of {agent} is {id}"));
+        }
+        let added_at = match other.remove("added_at") {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text,
+            Some(_) => return fail("added_at must be a string"),
+        };
+        let active = match other.remove("active") {
+            None => true,
+            Some(Value::Bool(active)) => active,
+            // A guess at what was meant could trust a retired key.
+            Some(_) => return fail("active must be true or false"),
+        };
+        Ok(TrustedKey { id, key, added_at, active, other })
+    }
+
+    fn to_value(&self) -> Value {
+        let mut members = self.other.clone();
+        members.insert("key_id".to_owned(), Value::String(self.id.to_string()));
+        members.insert("key".to_owned(), Value::String(keys::encode_base64(&self.key.to_bytes())));
+        if !self.added_at.is_empty() {
+            members.insert("added_at".to_owned(), Value::String(self.added_at.clone()));
+        }
+        members.insert("active".to_owned(), Value::Bool(self.active));
+        Value::Object(members)
+    }
+}
+
+fn fail<T>(problem: impl Into<String>) -> Result<T, TrustError> {
+    Err(TrustError(problem.into()))
+}
+
+// Recursion is bounded: no parsed Value is deeper than json::MAX_DEPTH.
+fn write_indented(out: &mut String, value: &Value, depth: usize) {
+    let new_line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    match value {
+        Value::Array(items) if !items.is_empty() => {
+            for (n, item) in items.iter().enumerate() {
+                out.push(if n == 0 { '[' } else { ',' });
+                new_line(out, depth + 1);
+                write_indented(out, item, depth + 1);
+            }
+            new_line(out, depth);
+            out.push(']');
+        }
+        Value::Object(members) if !members.is_empty() => {
+            for (n, (key, member)) in members.iter().enumerate() {
+                out.push(if n == 0 { '{' } else { ',' });
+                new_line(out, depth + 1);
+                canonical::write_utf8_string(out, key);
+                out.push_str(": ");
+                write_indented(out, member, depth + 1);
+            }
+            new_line(out, depth);
+            out.push('}');
+        }
+        _ => canonical::write_utf8(out, value),
     }
 }

@@ -1,0 +1,385 @@
+//! Handoffs that are being written: in memory, seen by their writer only, until they are published.
+//!
+//! Under a final name (`x.json`) the write that completes the object publishes it; under any other name
+//! the rename to a final one does. Two processes that write the same temporary name at once each have a
+//! draft of their own, so neither loses bytes to the other.
+
+use super::handoffs::{Book, HandoffNode, State};
+use super::{Actor, Attempt, Caller, Denied, Exchange, Outcome, process_of, same_process};
+use crate::rules::handoff::{is_final_name, refuse_operation};
+use crate::rules::identity::check_takes_part;
+use crate::rules::{Refusal, Rule};
+use crate::wire::json::{self, JsonErrorKind};
+use crate::wire::time::Timestamp;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Longest handoff, in bytes.
+const MAX_BYTES: usize = 1024 * 1024;
+/// Most drafts of one actor at a time.
+const MAX_DRAFTS: usize = 1000;
+/// After this long without a write and without a writer, a draft is given up.
+const STALE: Duration = Duration::from_secs(3600);
+
+/// The drafts of one exchange.
+#[derive(Default)]
+pub(super) struct Drafts {
+    all: HashMap<HandoffNode, Draft>,
+}
+
+/// One file being written.
+pub(super) struct Draft {
+    pub name: String,
+    pub by: Actor,
+    pub creator: Caller,
+    pub process: u32,
+    pub bytes: Vec<u8>,
+    pub writers: u32,
+    pub changed: SystemTime,
+    unlinked: bool,
+}
+
+impl Drafts {
+    pub fn get(&self, node: HandoffNode) -> Option<&Draft> {
+        self.all.get(&node)
+    }
+
+    pub fn remove(&mut self, node: HandoffNode) {
+        self.all.remove(&node);
+    }
+
+    pub fn rename(&mut self, node: HandoffNode, name: &str) {
+        let replaced = self.all.get(&node).map(|d| d.by.clone());
+        let other =
+            self.all.iter().find(|(n, d)| **n != node && d.name == name && Some(&d.by) == replaced.as_ref());
+        if let Some(other) = other.map(|(n, _)| *n) {
+            self.unlink(other);
+        }
+        if let Some(draft) = self.all.get_mut(&node) {
+            draft.name = name.to_owned();
+        }
+    }
+
+    /// Takes the name away; the bytes stay for whoever has it open.
+    pub fn unlink(&mut self, node: HandoffNode) {
+        if let Some(draft) = self.all.get_mut(&node) {
+            draft.unlinked = true;
+            if draft.writers == 0 {
+                self.all.remove(&node);
+            }
+        }
+    }
+
+    /// The drafts that a caller sees: its own process's, and finished ones of the same actor.
+    pub fn visible<'a>(
+        &'a self,
+        actor: &'a Actor,
+        caller: &'a Caller,
+    ) -> impl Iterator<Item = (&'a str, HandoffNode)> {
+        self.all
+            .iter()
+            .filter(move |(_, d)| d.is_seen_by(actor, caller))
+            .map(|(node, d)| (d.name.as_str(), *node))
+    }
+
+    /// The draft that a name means to a caller: its own thread's, its own process's, or the newest.
+    pub fn find(&self, actor: &Actor, caller: &Caller, name: &str) -> Option<HandoffNode> {
+        self.all
+            .iter()
+            .filter(|(_, d)| d.name == name && d.is_seen_by(actor, caller))
+            .max_by_key(|(node, d)| {
+                (d.creator.pid == caller.pid, same_process(d.creator.pid, caller.pid), **node)
+            })
+            .map(|(node, _)| *node)
+    }
+}
+
+impl Draft {
+    fn is_seen_by(&self, actor: &Actor, caller: &Caller) -> bool {
+        !self.unlinked
+            && self.by == *actor
+            && (self.writers == 0
+                || self.creator.pid == caller.pid
+                || same_process(self.creator.pid, caller.pid))
+    }
+}
+
+impl Book {
+    fn add_draft(&mut self, actor: &Actor, caller: &Caller, name: &str) -> HandoffNode {
+        let node = self.new_node();
+        self.drafts.all.insert(
+            node,
+            Draft {
+                name: name.to_owned(),
+                by: actor.clone(),
+                creator: caller.clone(),
+                process: process_of(caller.pid),
+                bytes: Vec::new(),
+                writers: 1,
+                changed: SystemTime::now(),
+                unlinked: false,
+            },
+        );
+        node
+    }
+}
+
+/// An open draft.
+pub struct DraftWriter {
+    exchange: Arc<Exchange>,
+    node: HandoffNode,
+    path: String,
+    opener: Caller,
+}
+
+impl Exchange {
+    /// create(2) in one of the four directories: a draft in handoff/, under a final or temporary name.
+    ///
+    /// # Errors
+    /// `transition` in another directory, `authority` for strangers, `replay` where the name is
+    /// published, `rate` beyond 1,000 drafts.
+    pub fn create_draft(
+        &self,
+        caller: &Caller,
+        state: State,
+        name: &str,
+        _flags: i32,
+    ) -> Outcome<(HandoffNode, DraftWriter)> {
+        let path = format!("{}/{name}", state.dir());
+        let actor = self.actor(caller);
+        let created = (|| {
+            check_takes_part(&actor, "publish handoffs")?;
+            if state != State::Pending {
+                let advice = format!(
+                    "Handoffs are published in handoff/ and reach {}/ by rename; nothing is created there.",
+                    state.dir()
+                );
+                return Err(Refusal::new(Rule::Transition, advice));
+            }
+            let mut book = self.handoffs().book.lock();
+            if book.taken(state, name) {
+                let advice = format!("{path} exists. Choose another name.");
+                return Err(Refusal::new(Rule::Replay, advice));
+            }
+            if book.drafts.all.values().filter(|d| d.by == actor).count() >= MAX_DRAFTS {
+                let advice =
+                    format!("You have {MAX_DRAFTS} unfinished files in handoff/. Publish or delete some.");
+                return Err(Refusal::new(Rule::Rate, advice));
+            }
+            Ok(book.add_draft(&actor, caller, name))
+        })();
+        let node = created.map_err(|refusal| {
+            self.refuse(caller, Attempt { operation: "create", path: &path, bytes: &[] }, refusal)
+        })?;
+        Ok((node, DraftWriter { exchange: self.this(), node, path, opener: caller.clone() }))
+    }
+
+    /// Opens a draft (own ones only), or refuses to open a published handoff, for writing.
+    ///
+    /// # Errors
+    /// `immutable`.
+    pub fn open_draft(&self, caller: &Caller, node: HandoffNode, flags: i32) -> Outcome<DraftWriter> {
+        let actor = self.actor(caller);
+        let mut book = self.handoffs().book.lock();
+        let Some(draft) = book.drafts.all.get_mut(&node).filter(|d| d.by == actor) else {
+            drop(book);
+            return Err(self.refuse_handoff_operation(caller, node, "open for writing"));
+        };
+        let path = format!("handoff/{}", draft.name);
+        let truncate = flags & libc::O_TRUNC != 0;
+        let theirs = draft.process != process_of(caller.pid) && is_alive(draft.process);
+        let node = if truncate && theirs {
+            let name = draft.name.clone();
+            book.add_draft(&actor, caller, &name)
+        } else {
+            draft.writers += 1;
+            if truncate {
+                draft.bytes.clear();
+                draft.changed = SystemTime::now();
+            }
+            node
+        };
+        Ok(DraftWriter { exchange: self.this(), node, path, opener: caller.clone() })
+    }
+
+    /// truncate(2) of a draft.
+    ///
+    /// # Errors
+    /// `immutable` for a published handoff, `size` beyond 1 MiB.
+    pub fn truncate_draft(&self, caller: &Caller, node: HandoffNode, size: u64) -> Outcome<()> {
+        let actor = self.actor(caller);
+        let mut book = self.handoffs().book.lock();
+        let Some(draft) = book.drafts.all.get_mut(&node).filter(|d| d.by == actor) else {
+            drop(book);
+            return Err(self.refuse_handoff_operation(caller, node, "truncate"));
+        };
+        match usize::try_from(size) {
+            Ok(size) if size <= MAX_BYTES => {
+                draft.bytes.resize(size, 0);
+                draft.changed = SystemTime::now();
+                Ok(())
+            }
+            _ => {
+                let path = format!("handoff/{}", draft.name);
+                drop(book);
+                Err(self.refuse(
+                    caller,
+                    Attempt { operation: "truncate", path: &path, bytes: &[] },
+                    too_long(),
+                ))
+            }
+        }
+    }
+
+    pub(super) fn drop_stale_drafts(&self, now: Timestamp) {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(now.0).unwrap_or(0));
+        let stale: Vec<Draft> = {
+            let mut book = self.handoffs().book.lock();
+            let nodes: Vec<HandoffNode> = book
+                .drafts
+                .all
+                .iter()
+                .filter(|(_, d)| d.writers == 0 && now.duration_since(d.changed).is_ok_and(|age| age > STALE))
+                .map(|(node, _)| *node)
+                .collect();
+            nodes.into_iter().filter_map(|node| book.drafts.all.remove(&node)).collect()
+        };
+        for draft in stale {
+            let path = format!("handoff/{}", draft.name);
+            let advice =
+                format!("{path} was left unpublished for an hour. Write it again and rename it to *.json.");
+            let attempt = Attempt { operation: "expire", path: &path, bytes: &draft.bytes };
+            let _ = self.refuse(&draft.creator, attempt, Refusal::new(Rule::Partial, advice));
+        }
+    }
+}
+
+impl DraftWriter {
+    /// The draft's node; not always the one that was opened (see the head of this file).
+    pub fn node(&self) -> HandoffNode {
+        self.node
+    }
+
+    /// One write(2). Through a final name (`handoff/x.json`), the write that completes the object
+    /// verifies and publishes it.
+    ///
+    /// # Errors
+    /// The broken rule, `replay` where the name or the handoff exists, `immutable` after publication.
+    pub fn write(&self, caller: &Caller, offset: u64, append: bool, data: &[u8]) -> Outcome<usize> {
+        let exchange = &self.exchange;
+        let (name, bytes) = {
+            let mut book = exchange.handoffs().book.lock();
+            let published = book.is_published(self.node);
+            let Some(draft) = book.drafts.all.get_mut(&self.node) else {
+                drop(book);
+                // The newline that echo sends after the object is no change.
+                if published && data.iter().all(u8::is_ascii_whitespace) {
+                    return Ok(data.len());
+                }
+                return Err(self.refuse(caller, "write", data, refuse_operation(&self.path, "write")));
+            };
+            let start =
+                if append { draft.bytes.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
+            let end = start.saturating_add(data.len());
+            if end > MAX_BYTES {
+                let bytes = draft.bytes.clone();
+                drop(book);
+                return Err(self.refuse(caller, "write", &bytes, too_long()));
+            }
+            if draft.bytes.len() < end {
+                draft.bytes.resize(end, 0);
+            }
+            draft.bytes[start..end].copy_from_slice(data);
+            draft.changed = SystemTime::now();
+            if !is_final_name(&draft.name) {
+                return Ok(data.len());
+            }
+            (draft.name.clone(), draft.bytes.clone())
+        };
+        let published = match json::parse(&bytes) {
+            Err(error) if error.kind == JsonErrorKind::Incomplete => return Ok(data.len()),
+            Err(error) => Err(Denied::Refused(error.into())),
+            Ok(_) => exchange.publish(&exchange.actor(caller), self.node, &bytes, &name),
+        };
+        published.map(|()| data.len()).map_err(|denied| {
+            exchange.handoffs().book.lock().drafts.remove(self.node);
+            exchange.record(caller, Attempt { operation: "write", path: &self.path, bytes: &bytes }, denied)
+        })
+    }
+
+    /// Bytes of the draft, for a descriptor that reads too.
+    pub fn read(&self, offset: u64, size: usize) -> Vec<u8> {
+        let book = self.exchange.handoffs().book.lock();
+        let Some(draft) = book.drafts.get(self.node) else { return Vec::new() };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(draft.bytes.len());
+        let end = start.saturating_add(size).min(draft.bytes.len());
+        draft.bytes[start..end].to_vec()
+    }
+
+    /// One close(2): tells the opener of a final name that what it wrote is incomplete.
+    ///
+    /// # Errors
+    /// `partial`.
+    pub fn flush(&self, caller: &Caller) -> Outcome<()> {
+        let book = self.exchange.handoffs().book.lock();
+        match book.drafts.get(self.node) {
+            Some(draft)
+                if is_final_name(&draft.name)
+                    && !draft.bytes.is_empty()
+                    && same_process(caller.pid, self.opener.pid) =>
+            {
+                Err(Denied::Refused(self.partial()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The last close. An unpublished draft under a final name goes to quarantine as `partial`.
+    pub fn release(&self) {
+        let abandoned = {
+            let mut book = self.exchange.handoffs().book.lock();
+            let Some(draft) = book.drafts.all.get_mut(&self.node) else { return };
+            draft.writers = draft.writers.saturating_sub(1);
+            if draft.writers > 0 {
+                return;
+            }
+            if draft.unlinked {
+                book.drafts.remove(self.node);
+                return;
+            }
+            if !is_final_name(&draft.name) {
+                return;
+            }
+            book.drafts.all.remove(&self.node)
+        };
+        if let Some(draft) = abandoned
+            && !draft.bytes.is_empty()
+        {
+            let _ = self.refuse(&draft.creator, "close", &draft.bytes, self.partial());
+        }
+    }
+
+    fn partial(&self) -> Refusal {
+        let advice = format!(
+            "{} was closed before its JSON object was complete. Write the whole file again.",
+            self.path
+        );
+        Refusal::new(Rule::Partial, advice)
+    }
+
+    fn refuse(&self, caller: &Caller, operation: &'static str, bytes: &[u8], refusal: Refusal) -> Denied {
+        self.exchange.refuse(caller, Attempt { operation, path: &self.path, bytes }, refusal)
+    }
+}
+
+fn too_long() -> Refusal {
+    Refusal::new(
+        Rule::Size,
+        format!("A handoff may have {MAX_BYTES} bytes. Shorten the transcript, or refer to a file."),
+    )
+}
+
+fn is_alive(process: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{process}")).exists()
+}

@@ -1,0 +1,298 @@
+//! events.jsonl: what happened, hash-chained.
+//!
+//! Line: `{"seq":n,"time":"...","event":"...",<members>,"prev":"<sha256 of the previous line>"}`; the
+//! first line's prev is 64 zeros. `append` events cover every byte of every log, so a line that is
+//! edited, dropped or reordered behind the mount shows. Handoff events are written before the file
+//! moves: after a crash they say which move to finish.
+
+use super::commit::GroupCommit;
+use super::{Durability, OpenError};
+use crate::store::{LogBytes, Store};
+use crate::wire::time::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The path in the tree and under the exchange's folder.
+pub(super) const PATH: &str = "events.jsonl";
+const CHECKPOINT: &str = "private/index/events.checkpoint";
+/// Longest event line; anything longer was not written by us.
+const MAX_LINE: u64 = 64 * 1024;
+
+/// An event's own members.
+pub type Members = Map<String, Value>;
+
+/// The event chain of one exchange.
+pub(super) struct Events {
+    chain: Mutex<Chain>,
+    commit: GroupCommit,
+    bytes: Arc<dyn LogBytes>,
+}
+
+struct Chain {
+    end: u64,
+    seq: u64,
+    prev: [u8; 32],
+    covered: BTreeMap<String, u64>,
+}
+
+/// Where the chain stood at some time, so that a start need not read it all. Derived.
+#[derive(Serialize, Deserialize)]
+struct Checkpoint {
+    offset: u64,
+    seq: u64,
+    prev: String,
+    covered: BTreeMap<String, u64>,
+}
+
+/// A place in the chain.
+pub(super) struct Position(Checkpoint);
+
+/// One event as read back.
+#[derive(Debug, Clone)]
+pub(super) struct Event {
+    pub event: String,
+    pub members: Members,
+}
+
+impl Event {
+    /// A member that is a string.
+    pub fn text(&self, member: &str) -> Option<&str> {
+        self.members.get(member)?.as_str()
+    }
+}
+
+impl Events {
+    /// Opens the chain and returns it with the events since the last checkpoint.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`] where the chain since the checkpoint is broken.
+    pub fn open(store: &dyn Store, root: &Path) -> Result<(Self, Vec<Event>), OpenError> {
+        let file = root.join(PATH);
+        let io_error = |error| OpenError::Io { file: file.clone(), error };
+        let damaged = |problem: String| OpenError::Damaged {
+            file: file.clone(),
+            problem,
+            mend:
+                "baton verify lists every fault; restore the file from a backup, or move it aside to start a \
+                   new chain (baton verify will then report the lines it no longer covers)"
+                    .into(),
+        };
+        let bytes = store.open_log(PATH, true).map_err(io_error)?;
+        let len = bytes.len().map_err(io_error)?;
+        let mut chain = Chain { end: 0, seq: 0, prev: [0; 32], covered: BTreeMap::new() };
+        if let Some(checkpoint) = read_checkpoint(store, &*bytes, len) {
+            chain = checkpoint;
+        }
+        let mut tail = vec![0; usize::try_from(len - chain.end).unwrap_or(usize::MAX)];
+        bytes.read_exact_at(&mut tail, chain.end).map_err(io_error)?;
+        // A torn last line was never acknowledged.
+        let whole = tail.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        if whole < tail.len() {
+            bytes.cut(chain.end + whole as u64).map_err(io_error)?;
+            tail.truncate(whole);
+        }
+        let mut recent = Vec::new();
+        for line in tail.split_inclusive(|&b| b == b'\n') {
+            let line = &line[..line.len() - 1];
+            let number = chain.seq + 1;
+            let mut members: Members = serde_json::from_slice(line)
+                .map_err(|e| damaged(format!("the line of event {number} is not JSON ({e})")))?;
+            let prev = members.remove("prev");
+            if prev.as_ref().and_then(Value::as_str) != Some(&hex(&chain.prev)) {
+                return Err(damaged(format!("the hash chain breaks at event {number}")));
+            }
+            if members.remove("seq").and_then(|s| s.as_u64()) != Some(number) {
+                return Err(damaged(format!("event {number} is missing or out of order")));
+            }
+            let event = match members.remove("event") {
+                Some(Value::String(event)) => event,
+                _ => return Err(damaged(format!("event {number} has no name"))),
+            };
+            chain.advance(line, &event, &members);
+            recent.push(Event { event, members });
+        }
+        Ok((Events { chain: Mutex::new(chain), commit: GroupCommit::default(), bytes }, recent))
+    }
+
+    /// Appends one event; returns the chain's end, for [`Events::make_durable`].
+    ///
+    /// # Errors
+    /// The disk's; the chain is then as before.
+    pub fn append(&self, time: Timestamp, event: &str, members: &Members) -> io::Result<u64> {
+        let inner = serde_json::to_string(members).map_err(io::Error::other)?;
+        let inner = &inner[1..inner.len() - 1];
+        let comma = if inner.is_empty() { "" } else { "," };
+        let mut chain = self.chain.lock();
+        let mut line = format!(
+            r#"{{"seq":{},"time":"{time}","event":"{event}"{comma}{inner},"prev":"{}"}}"#,
+            chain.seq + 1,
+            hex(&chain.prev)
+        );
+        line.push('\n');
+        self.bytes.append_at(chain.end, line.as_bytes())?;
+        chain.advance(&line.as_bytes()[..line.len() - 1], event, members);
+        Ok(chain.end)
+    }
+
+    /// Returns once the chain is on disk up to `end`, where `durability` asks for that.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn make_durable(&self, end: u64, durability: Durability) -> io::Result<()> {
+        match durability {
+            Durability::Os => Ok(()),
+            Durability::Commit => self.commit.wait(end, || self.chain.lock().end, || self.bytes.sync()),
+        }
+    }
+
+    /// Up to which byte a log's lines have events.
+    pub fn covered(&self, log: &str) -> u64 {
+        self.chain.lock().covered.get(log).copied().unwrap_or(0)
+    }
+
+    /// The logs that have events, with the byte up to which they are covered.
+    pub fn all_covered(&self) -> BTreeMap<String, u64> {
+        self.chain.lock().covered.clone()
+    }
+
+    /// The last event's number and the head of the chain, in hex.
+    pub fn head(&self) -> (u64, String) {
+        let chain = self.chain.lock();
+        (chain.seq, hex(&chain.prev))
+    }
+
+    /// The chain's file.
+    pub fn bytes(&self) -> &Arc<dyn LogBytes> {
+        &self.bytes
+    }
+
+    /// Where the chain stands now.
+    pub fn position(&self) -> Position {
+        let chain = self.chain.lock();
+        Position(Checkpoint {
+            offset: chain.end,
+            seq: chain.seq,
+            prev: hex(&chain.prev),
+            covered: chain.covered.clone(),
+        })
+    }
+
+    /// Notes a position for the next start. Everything that the events before it tell must be durable.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn write_checkpoint(&self, store: &dyn Store, position: &Position) -> io::Result<()> {
+        self.bytes.sync()?;
+        let text = serde_json::to_vec(&position.0).map_err(io::Error::other)?;
+        store.replace(CHECKPOINT, &text, 0o600)
+    }
+}
+
+impl Chain {
+    fn advance(&mut self, line: &[u8], event: &str, members: &Members) {
+        self.end += line.len() as u64 + 1;
+        self.seq += 1;
+        self.prev = Sha256::digest(line).into();
+        if matches!(event, "append" | "recovered" | "truncated")
+            && let (Some(Value::String(log)), Some(end)) =
+                (members.get("log"), members.get("end").and_then(Value::as_u64))
+        {
+            self.covered.insert(log.clone(), end);
+        }
+    }
+}
+
+/// The checkpoint, if it is one of this chain: the line before its offset has its hash.
+fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<Chain> {
+    let checkpoint: Checkpoint = serde_json::from_slice(&store.read(CHECKPOINT).ok()?).ok()?;
+    if checkpoint.offset > len || checkpoint.offset == 0 {
+        return None;
+    }
+    let start = checkpoint.offset.saturating_sub(MAX_LINE);
+    let mut window = vec![0; usize::try_from(checkpoint.offset - start).ok()?];
+    bytes.read_exact_at(&mut window, start).ok()?;
+    let window = window.strip_suffix(b"\n")?;
+    let line = &window[window.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)..];
+    let prev: [u8; 32] = Sha256::digest(line).into();
+    (hex(&prev) == checkpoint.prev).then_some(Chain {
+        end: checkpoint.offset,
+        seq: checkpoint.seq,
+        prev,
+        covered: checkpoint.covered,
+    })
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// Builds an event's members.
+macro_rules! members {
+    ($($name:literal: $value:expr),* $(,)?) => {{
+        #[allow(unused_mut)]
+        let mut members = serde_json::Map::new();
+        $(members.insert($name.to_string(), serde_json::Value::from($value));)*
+        members
+    }};
+}
+pub(super) use members;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::LocalStore;
+
+    fn exchange() -> (tempfile::TempDir, LocalStore) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalStore::new(dir.path());
+        store.make_dir("private/index", 0o700).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn the_chain_goes_on_after_a_restart_with_and_without_its_checkpoint() {
+        let (dir, store) = exchange();
+        let (events, recent) = Events::open(&store, dir.path()).unwrap();
+        assert!(recent.is_empty());
+        events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 10}).unwrap();
+        events.write_checkpoint(&store, &events.position()).unwrap();
+        events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 25}).unwrap();
+        let head = events.head();
+
+        let (events, recent) = Events::open(&store, dir.path()).unwrap();
+        assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (1, 25, head.clone()));
+
+        store.remove(CHECKPOINT).unwrap();
+        let (events, recent) = Events::open(&store, dir.path()).unwrap();
+        assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (2, 25, head));
+    }
+
+    #[test]
+    fn a_torn_last_event_is_cut_and_an_edited_one_stops_the_mount() {
+        let (dir, store) = exchange();
+        let (events, _) = Events::open(&store, dir.path()).unwrap();
+        for n in 0..3 {
+            events.append(Timestamp(0), "mounted", &members! {"n": n}).unwrap();
+        }
+        let path = dir.path().join(PATH);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{whole}{{\"seq\":4,")).unwrap();
+        assert_eq!(Events::open(&store, dir.path()).unwrap().0.head().0, 3);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+
+        std::fs::write(&path, whole.replace("\"n\":1", "\"n\":7")).unwrap();
+        let error = Events::open(&store, dir.path()).err().unwrap().to_string();
+        assert!(error.contains("hash chain breaks at event 3") && error.contains("mend:"), "{error}");
+    }
+}

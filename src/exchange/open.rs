@@ -1,0 +1,367 @@
+//! Opening an exchange: its lock, its files, and the repair of what a crash left half done.
+
+use super::events::{Event, Events, hex, members};
+use super::handoffs::Handoffs;
+use super::layout::Layout;
+use super::logs::{LogName, Logs};
+use super::refusals::RefusalBook;
+use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
+use crate::rules::{Refusal, Rule};
+use crate::store::{LocalStore, Store};
+use crate::wire::keys::{PairSecret, SigningKey};
+use crate::wire::name::AgentName;
+use crate::wire::trust::TrustList;
+use parking_lot::RwLock;
+use rustix::fs::FlockOperation;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::SystemTime;
+
+/// The directories that an exchange has, with their modes.
+pub(super) const DIRECTORIES: &[(&str, u32)] = &[
+    ("inbox", 0o755),
+    ("handoff", 0o755),
+    ("claimed", 0o755),
+    ("archive", 0o755),
+    ("rejected", 0o755),
+    ("credentials", 0o755),
+    ("private", 0o700),
+    ("private/keys", 0o700),
+    ("private/secrets", 0o700),
+    ("private/staging", 0o700),
+    ("private/index", 0o700),
+    ("private/quarantine", 0o700),
+    ("private/refusals", 0o700),
+];
+
+impl Exchange {
+    /// Takes the exchange's lock, reads it and repairs what a crash left half done.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Self>, OpenError> {
+        let root = dir.canonicalize().map_err(|error| OpenError::Io { file: dir.into(), error })?;
+        let layout = Layout::new(&root);
+        let config = read_config(&layout)?;
+        let local = LocalStore::new(&root);
+        for (path, mode) in DIRECTORIES {
+            local.make_dir(path, *mode).map_err(|error| OpenError::Io { file: root.join(path), error })?;
+        }
+        let lock = take_lock(&layout)?;
+        let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
+        let meta = root.metadata().map_err(io_at(root.clone()))?;
+        let trust = read_trust(&layout)?;
+        check_keys(&layout, &config)?;
+        let secrets = read_secrets(&layout, &config)?;
+        let (events, recent) = Events::open(&local, &root)?;
+        finish_moves(&local, &recent);
+        let refusals = RefusalBook::open(&root).map_err(io_at(layout.refusals()))?;
+        let exchange = Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
+            this: this.clone(),
+            layout: layout.clone(),
+            config,
+            store: Arc::new(local),
+            trust: RwLock::new(Arc::new(trust)),
+            secrets: RwLock::new(secrets),
+            events,
+            refusals,
+            logs: Logs::default(),
+            handoffs: OnceLock::new(),
+            files: OnceLock::new(),
+            durability: options.durability,
+            clock: options.clock,
+            started: SystemTime::now(),
+            owner_uid: meta.uid(),
+            owner_gid: meta.gid(),
+            numbers: AtomicU64::new(u64::try_from(std::process::id()).unwrap_or(0) << 32),
+            _lock: lock,
+        });
+        exchange.recover_logs()?;
+        let handoffs = Handoffs::load(&exchange).map_err(io_at(root.clone()))?;
+        let _ = exchange.handoffs.set(handoffs);
+        let office: Arc<dyn super::files::Office> = exchange.clone();
+        let credentials = layout.tree("credentials");
+        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office))
+            .map_err(io_at(credentials.clone()))?;
+        let _ = exchange.files.set(files);
+        exchange.remove_orphans();
+        Ok(exchange)
+    }
+
+    /// Gives every log's bytes an event, and takes out what no rule would have let in.
+    fn recover_logs(&self) -> Result<(), OpenError> {
+        for (path, covered) in self.events.all_covered() {
+            let file = self.layout.tree(&path);
+            let len = self.store.stat(&path).map_or(0, |stat| stat.size);
+            if len < covered {
+                return Err(OpenError::Damaged {
+                    problem: format!(
+                        "holds {len} bytes, but events.jsonl says {covered}: lines were removed behind the mount"
+                    ),
+                    mend: format!(
+                        "restore {path} from a backup; baton verify lists the missing lines. To go on without \
+                         them, move {path} and events.jsonl aside together"
+                    ),
+                    file,
+                });
+            }
+        }
+        for name in self.list_logs() {
+            let path = name.path();
+            let io_error = |error| OpenError::Io { file: self.layout.tree(&path), error };
+            let Ok(stat) = self.store.stat(&path) else { continue };
+            let covered = self.events.covered(&path);
+            if covered > 0 {
+                let bytes = self.store.open_log(&path, false).map_err(io_error)?;
+                let mut last = [0];
+                bytes.read_exact_at(&mut last, covered - 1).map_err(io_error)?;
+                if last != *b"\n" {
+                    return Err(OpenError::Damaged {
+                        file: self.layout.tree(&path),
+                        problem: format!(
+                            "byte {covered} should end a line and does not: it was edited behind the mount"
+                        ),
+                        mend: format!("restore {path} from a backup; baton verify lists what differs"),
+                    });
+                }
+            }
+            if stat.size > covered {
+                self.recover_tail(&name, covered, stat.size).map_err(io_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the bytes of a log that have no event: accepted lines get one, the rest goes to quarantine.
+    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<()> {
+        let path = name.path();
+        let bytes = self.store.open_log(&path, false)?;
+        let mut tail = vec![0; usize::try_from(len - covered).map_err(io::Error::other)?];
+        bytes.read_exact_at(&mut tail, covered)?;
+        let mut known = self.index_up_to(name, &*bytes, covered)?;
+        let (mut kept, mut lost, mut lines) = (Vec::new(), Vec::new(), 0);
+        for line in tail.split_inclusive(|&b| b == b'\n') {
+            let id = line.strip_suffix(b"\n").and_then(|text| self.judge_found(name, text).ok());
+            match id.filter(|id| !known.contains(id)) {
+                Some(id) => {
+                    kept.extend_from_slice(line);
+                    lines += 1;
+                    known.insert(id, covered + kept.len() as u64)?;
+                }
+                None => lost.extend_from_slice(line),
+            }
+        }
+        known.flush()?;
+        if !lost.is_empty() {
+            // A torn tail is simply cut. Where something else stood between good lines, they move up, and
+            // the whole tail is kept in case of a second crash right here.
+            let only_torn = tail.starts_with(&kept);
+            let quarantine = self.refusals.keep(self.now(), "torn", if only_torn { &lost } else { &tail })?;
+            tracing::warn!(path, bytes = lost.len(), quarantine, "a torn or unverifiable tail was taken out");
+            if !only_torn {
+                bytes.append_at(covered, &kept)?;
+            }
+            bytes.cut(covered + kept.len() as u64)?;
+            self.events.append(
+                self.now(),
+                "truncated",
+                &members! {"log": path.as_str(), "end": covered, "lost_bytes": lost.len(), "quarantine": quarantine},
+            )?;
+        }
+        if lines > 0 {
+            tracing::info!(path, lines, "lines without an event were verified and recovered");
+            let end = covered + kept.len() as u64;
+            self.events.append(
+                self.now(),
+                "recovered",
+                &members! {
+                    "log": path.as_str(), "by": "recovery", "lines": lines, "start": covered, "end": end,
+                    "sha256": hex(&Sha256::digest(&kept)),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Staged payloads whose publication was never decided go to quarantine.
+    fn remove_orphans(&self) {
+        for name in self.store.list("private/staging").unwrap_or_default() {
+            let path = format!("private/staging/{name}");
+            if let Ok(bytes) = self.store.read(&path) {
+                let operator = Caller { uid: self.owner_uid, gid: self.owner_gid, pid: 0, bound: None };
+                let advice = "The daemon stopped before this handoff was published. Publish it again.";
+                let attempt = Attempt { operation: "publish", path: "handoff/", bytes: &bytes };
+                let _ = self.refuse(&operator, attempt, Refusal::new(Rule::Partial, advice));
+                let _ = self.store.remove(&path);
+            }
+        }
+    }
+}
+
+/// Finishes the handoff moves that have an event and no rename yet.
+fn finish_moves(store: &dyn Store, recent: &[Event]) {
+    let mut places: HashMap<String, Vec<String>> = HashMap::new();
+    for event in recent {
+        let path = |dir: &str, name: &str| Some(format!("{}/{}", event.text(dir)?, event.text(name)?));
+        match event.event.as_str() {
+            "published" => {
+                if let (Some(name), Some(staged)) = (event.text("name"), event.text("staged")) {
+                    places.insert(format!("handoff/{name}"), vec![staged.to_owned()]);
+                }
+            }
+            "undone" => {
+                if let (Some(at), Some(back_at)) = (event.text("at"), event.text("back_at"))
+                    && let Some(mut earlier) = places.remove(at)
+                {
+                    earlier.pop();
+                    if !earlier.is_empty() {
+                        places.insert(back_at.to_owned(), earlier);
+                    }
+                }
+            }
+            "claimed" | "completed" | "rejected" | "withdrawn" | "expired" => {
+                if let (Some(from), Some(to)) = (path("from_dir", "name"), path("to_dir", "to_name")) {
+                    let mut earlier = places.remove(&from).unwrap_or_default();
+                    earlier.push(from);
+                    places.insert(to, earlier);
+                }
+            }
+            _ => {}
+        }
+    }
+    for (place, earlier) in places {
+        if store.stat(&place).is_ok() {
+            continue;
+        }
+        let Some(found) = earlier.iter().rev().find(|path| store.stat(path).is_ok()) else { continue };
+        match store.rename_new(found, &place) {
+            Ok(()) => tracing::info!(from = found, to = place, "finished a move that a crash interrupted"),
+            Err(error) => {
+                tracing::warn!(from = found, to = place, %error, "an interrupted move is not finished")
+            }
+        }
+    }
+}
+
+fn read_config(layout: &Layout) -> Result<Config, OpenError> {
+    let file = layout.config();
+    let text = std::fs::read_to_string(&file).map_err(|error| OpenError::Damaged {
+        file: file.clone(),
+        problem: error.to_string(),
+        mend: "this is no exchange, or its exchange.toml is gone; baton init makes a new one".into(),
+    })?;
+    Config::parse(&text).map_err(|problem| OpenError::Damaged {
+        file,
+        problem,
+        mend: "correct the file and mount again".into(),
+    })
+}
+
+fn read_trust(layout: &Layout) -> Result<TrustList, OpenError> {
+    let file = layout.trust();
+    let text = std::fs::read(&file).map_err(|error| OpenError::Damaged {
+        file: file.clone(),
+        problem: error.to_string(),
+        mend: "restore trust.json from a backup, or write one and baton trust import it".into(),
+    })?;
+    TrustList::parse(&text).map_err(|error| OpenError::Damaged {
+        file,
+        problem: error.to_string(),
+        mend: "correct the file, or restore it from a backup".into(),
+    })
+}
+
+/// The signing keys that the exchange holds are readable, whole, and their owner's alone.
+fn check_keys(layout: &Layout, config: &Config) -> Result<(), OpenError> {
+    for agent in config.agents.keys() {
+        let file = layout.key(agent);
+        if let Some(bytes) = read_private(&file)? {
+            SigningKey::from_file_text(&bytes).map_err(|error| OpenError::Damaged {
+                file,
+                problem: format!("is no signing key: {error}"),
+                mend: format!("import {agent}'s key again: baton key import --as {agent} FILE"),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn read_secrets(
+    layout: &Layout,
+    config: &Config,
+) -> Result<HashMap<(AgentName, AgentName), PairSecret>, OpenError> {
+    let mut secrets = HashMap::new();
+    let agents: Vec<_> = config.agents.keys().collect();
+    for (n, a) in agents.iter().enumerate() {
+        for b in &agents[n + 1..] {
+            let file = layout.secret(a, b);
+            if let Some(bytes) = read_private(&file)? {
+                let secret = PairSecret::from_file_bytes(&bytes);
+                if secret.as_bytes().is_empty() {
+                    return Err(OpenError::Damaged {
+                        file,
+                        problem: "is empty".into(),
+                        mend: format!("import it again: baton secret import --pair {a},{b} FILE"),
+                    });
+                }
+                secrets.insert(((*a).clone(), (*b).clone()), secret);
+            }
+        }
+    }
+    Ok(secrets)
+}
+
+/// A key or secret file's bytes, if there is one.
+fn read_private(file: &Path) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, OpenError> {
+    let damaged = |problem: String, mend: String| OpenError::Damaged { file: file.into(), problem, mend };
+    let mut open = match File::open(file) {
+        Ok(open) => open,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            return Err(damaged(error.to_string(), "make it readable for the user that mounts".into()));
+        }
+    };
+    let io_error = |error| OpenError::Io { file: file.into(), error };
+    let mode = open.metadata().map_err(io_error)?.mode();
+    if mode & 0o077 != 0 {
+        return Err(damaged(
+            format!("can be read by others (mode {:o})", mode & 0o777),
+            format!("chmod 600 {}; change it if somebody may have read it", file.display()),
+        ));
+    }
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    open.read_to_end(&mut bytes).map_err(io_error)?;
+    Ok(Some(bytes))
+}
+
+/// The daemon's lock: an flock, so that it ends with the process however it ends.
+fn take_lock(layout: &Layout) -> Result<File, OpenError> {
+    let path = layout.lock();
+    let io_error = |error| OpenError::Io { file: path.clone(), error };
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io_error)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            let holder = if holder.trim().is_empty() { "unknown".into() } else { holder.trim().to_owned() };
+            return Err(OpenError::InUse { dir: layout.root().into(), holder });
+        }
+        Err(error) => return Err(io_error(error.into())),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(io_error)?;
+    Ok(file)
+}
