@@ -114,6 +114,13 @@ fn number() -> impl Strategy<Value = String> {
             |f| prop_oneof![Just(format!("{f:e}")), Just(format!("{f:?}")), Just(format!("{f:E}"))]
         ),
         2 => (-1074..1024).prop_map(|exponent| format!("{:e}", 2f64.powi(exponent))),
+        // Exactly between two shortest numbers, often.
+        3 => (0..1u64 << 53, -60..70).prop_map(|(mantissa, exponent)| {
+            format!("{:e}", mantissa as f64 * 2f64.powi(exponent))
+        }),
+        3 => ((1u64 << 49)..1 << 53, -4..12).prop_map(|(mantissa, exponent)| {
+            format!("{:e}", mantissa as f64 * 2f64.powi(exponent))
+        }),
         2 => (any::<i64>(), -25..25).prop_map(|(mantissa, exponent)| format!("{mantissa}e{exponent}")),
         2 => "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?",
         2 => "-?[1-9][0-9]{0,60}",

@@ -235,10 +235,9 @@ impl Config {
 /// A sentence.
 pub fn check_agent_name(text: &str) -> Result<AgentName, String> {
     let name = AgentName::parse(text).map_err(|e| e.to_string())?;
-    // refusals/ holds all.jsonl and uid-<n>.jsonl beside <agent>.jsonl.
-    let uid_like = name.as_str().strip_prefix("uid-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
-    if name.as_str() == "all" || uid_like {
-        return Err(format!("{text:?} is reserved; choose another agent name"));
+    // Events and refusals name the operator by this word.
+    if name.as_str() == "operator" {
+        return Err(format!("{text:?} is the human who owns the exchange; choose another agent name"));
     }
     if name.as_str().len() > MAX_NAME {
         return Err(format!("{text:?} is too long: an agent name may have {MAX_NAME} characters here"));
@@ -339,8 +338,7 @@ mod tests {
     fn what_breaks_a_check_is_named_with_its_line() {
         for (text, line, words) in [
             ("[agents.\"-x\"]\n", 1, "no agent name"),
-            ("\n[agents.all]\n", 2, "reserved"),
-            ("[agents.uid-7]\n", 1, "reserved"),
+            ("\n[agents.operator]\n", 2, "owns the exchange"),
             ("[agents.a]\nuid = -1\n", 2, "user id"),
             ("[agents.a]\nuid = 5\n[agents.b]\nuid = 5\n", 4, "same uid"),
             ("[exchange]\nallow_unsigned_from = [\"eve\"]\n", 2, "eve"),

@@ -165,11 +165,7 @@ fn fill(layout: &Layout, agents: &[NewAgent], config: &str, now: Timestamp) -> R
     Ok(created)
 }
 
-/// A fresh signing key.
-///
-/// # Errors
-/// The operating system has no randomness to give.
-pub fn new_signing_key() -> io::Result<SigningKey> {
+fn new_signing_key() -> io::Result<SigningKey> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(io::Error::other)?;
     Ok(SigningKey::from_seed(&seed))
@@ -186,7 +182,7 @@ fn new_secret() -> io::Result<Zeroizing<String>> {
 }
 
 /// An ATTESTED entry for an agent with one active key, as an exchange's operator vouches for it.
-pub fn trust_entry(agent: &AgentName, key: &SigningKey, now: Timestamp) -> (KeyId, TrustEntry) {
+fn trust_entry(agent: &AgentName, key: &SigningKey, now: Timestamp) -> (KeyId, TrustEntry) {
     let public = key.public();
     let id = public.id(agent);
     let other = Object::from([

@@ -217,25 +217,17 @@ impl Exchange {
     fn admit(&self, log: &LogName, actor: &Actor, streamed: StreamedObject) -> Result<Admitted, Refusal> {
         let message = Message::from_object(streamed.object)?;
         rules::append::check_author(log, actor, self.may_relay(actor), &message.from)?;
-        let config = &self.config;
-        let tier;
         let id = message.id;
-        let unsigned_allowed = !message.is_signed() && config.allow_unsigned_from.contains(&message.from);
-        let checked = if unsigned_allowed {
-            tier = Tier::Verified;
-            message
+        let (now, config) = (self.now(), &self.config);
+        let check = |message: &Message, tier| {
+            rules::append::check_limits(message, tier, now, config.clock_skew_seconds, config.max_body_bytes)
+        };
+        if !message.is_signed() && config.allow_unsigned_from.contains(&message.from) {
+            check(&message, Tier::Verified)?;
         } else {
             let verified = message.verify(&self.trust())?;
-            tier = verified.tier();
-            verified.message().clone()
-        };
-        rules::append::check_limits(
-            &checked,
-            tier,
-            self.now(),
-            config.clock_skew_seconds,
-            config.max_body_bytes,
-        )?;
+            check(verified.message(), verified.tier())?;
+        }
         Ok(Admitted { line: streamed.line, id: short(&id) })
     }
 

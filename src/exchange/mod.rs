@@ -9,6 +9,7 @@ pub mod layout;
 pub mod logs;
 pub mod operator;
 
+pub mod verify;
 pub mod views;
 
 mod commit;
@@ -396,6 +397,9 @@ impl files::Office for Exchange {
     }
     fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
         self.refuse(caller, attempt, refusal)
+    }
+    fn keep(&self, bytes: &[u8]) -> io::Result<String> {
+        self.refusals.keep(self.now(), "removed", bytes)
     }
     fn event(&self, event: &'static str, members: serde_json::Map<String, serde_json::Value>) {
         self.event(event, members);

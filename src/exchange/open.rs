@@ -79,7 +79,7 @@ impl Exchange {
             started: SystemTime::now(),
             owner_uid: meta.uid(),
             owner_gid: meta.gid(),
-            numbers: AtomicU64::new(u64::try_from(std::process::id()).unwrap_or(0) << 32),
+            numbers: AtomicU64::new(u64::from(std::process::id()) << 32),
             _lock: lock,
         });
         exchange.recover_logs()?;

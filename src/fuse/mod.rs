@@ -1,1 +1,18 @@
-//! Kernel callbacks -> exchange calls.
+//! The FUSE adapter: turns kernel callbacks into calls on an [`Exchange`](crate::exchange::Exchange). It holds no rules.
+//!
+//! Read it upwards: [`tree`] says which names there are, `inodes` numbers them, `handles` remembers what is open,
+//! `names` and `io` carry out the callbacks without knowing FUSE's replies, `adapter` replies, and [`mount`] puts it
+//! on a mountpoint.
+
+pub mod mount;
+pub mod tree;
+
+mod adapter;
+mod attr;
+mod fusermount;
+mod handles;
+mod inodes;
+mod io;
+mod names;
+
+pub use mount::{MountError, MountInfo, MountSpec};

@@ -127,11 +127,25 @@ fn write_escape(out: &mut String, c: char) {
     }
 }
 
+/// The shortest digits that read back as `float`, as Python chooses them. Rust's are as many, but where the
+/// float lies exactly between two such numbers Rust takes the upper and Python the even one
+/// (1676843523072207.25 is ...07.2 in Python).
+fn shortest_digits(float: f64) -> String {
+    let shortest = format!("{float:e}");
+    let digits = shortest.bytes().take_while(|b| *b != b'e').filter(u8::is_ascii_digit).count();
+    // Up to 15 digits name distinct floats, so no float lies between two such numbers.
+    if digits < 15 {
+        return shortest;
+    }
+    let nearest = format!("{float:.*e}", digits - 1);
+    // Below a power of two floats lie closer: there the nearest number may be another float's.
+    if nearest.parse() == Ok(float) { nearest } else { shortest }
+}
+
 /// Python's `repr(float)`: the shortest digits that read back the same, with an exponent below 1e-4 and
 /// from 1e16 on.
 fn write_float(out: &mut String, float: f64) {
-    // Rust finds the same shortest digits; only their layout differs.
-    let scientific = format!("{float:e}");
+    let scientific = shortest_digits(float);
     let Some((mantissa, exponent)) = scientific.split_once('e') else { return };
     let exponent: i32 = exponent.parse().unwrap_or_default();
     let mantissa = match mantissa.strip_prefix('-') {

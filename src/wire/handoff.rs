@@ -229,3 +229,82 @@ pub fn create(new: &NewHandoff, secret: &PairSecret, now: Timestamp) -> Result<S
     let handoff = Handoff::from_object(object)?;
     Ok(canonical::ascii_without(&handoff.object, &[]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(from: &str, to: &str) -> NewHandoff {
+        NewHandoff {
+            from: AgentName::parse(from).expect("a name"),
+            to: AgentName::parse(to).expect("a name"),
+            caller: "+15550001234".to_owned(),
+            reason: "r\u{e5}son".to_owned(),
+            ttl_seconds: 60,
+            transcript: Vec::new(),
+        }
+    }
+
+    fn secret() -> PairSecret {
+        PairSecret::from_file_bytes(b"a secret\n")
+    }
+
+    const NOW: Timestamp = Timestamp(1_776_765_600_500_000);
+
+    #[test]
+    fn what_is_made_is_accepted_with_its_secret_only() {
+        let text = create(&new("bob", "alice"), &secret(), NOW).expect("valid");
+        assert!(text.is_ascii() && !text.contains("15550001234"));
+        let handoff = Handoff::parse(text.as_bytes()).expect("what was made");
+        assert_eq!(handoff.id, format!("1776765600-bob-alice-{}", caller_hash("+15550001234")));
+        assert_eq!(handoff.verify(&secret()), Ok(()));
+        assert_eq!(handoff.verify(&PairSecret::from_file_bytes(b"a secret")), Ok(()));
+        let error = handoff.verify(&PairSecret::from_file_bytes(b"another")).expect_err("wrong");
+        assert_eq!(error.rule(), "hmac");
+        assert_eq!(handoff.check_expiry(handoff.expires_at), Ok(()));
+        let late = Timestamp(handoff.expires_at.0 + 1);
+        assert_eq!(handoff.check_expiry(late), Err(HandoffError::Expired(handoff.expires_at)));
+    }
+
+    #[test]
+    fn parts_that_make_no_handoff_are_refused() {
+        let made = |new: &NewHandoff| create(new, &secret(), NOW).map_err(|e| e.rule());
+        assert_eq!(made(&new("bob", "did:wire:bob")), Err("self"));
+        assert_eq!(made(&NewHandoff { ttl_seconds: 0, ..new("bob", "alice") }), Err("schema"));
+        let transcript = vec![Value::String("hello".to_owned())];
+        assert_eq!(made(&NewHandoff { transcript, ..new("bob", "alice") }), Err("schema"));
+    }
+
+    #[test]
+    fn the_content_is_the_same_however_it_is_spaced_and_signed() {
+        let text = create(&new("bob", "alice"), &secret(), NOW).expect("valid");
+        let other = create(&new("bob", "alice"), &PairSecret::from_file_bytes(b"x"), NOW).expect("valid");
+        let spaced = text.replace("\",\"", "\" ,\n \"");
+        let content = |text: &str| Handoff::parse(text.as_bytes()).expect("valid").content;
+        assert_ne!(spaced, text);
+        assert_eq!(content(&spaced), content(&text));
+        assert_eq!(content(&other), content(&text));
+        assert_ne!(content(&text.replace("1776765600-", "1776765601-")), content(&text));
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_payload_breaks_its_rule() {
+        let good = create(&new("bob", "alice"), &secret(), NOW).expect("valid");
+        for (from, to, rule) in [
+            ("\"protocol_version\":1", "\"protocol_version\":1.0", "version"),
+            ("\"protocol_version\":1", "\"protocol_version\":\"1\"", "version"),
+            ("\"protocol_version\":1", "\"protocol_version\":true", "version"),
+            ("\"to_agent\":\"alice\"", "\"to_agent\":\"did:wire:bob\"", "self"),
+            ("\"to_agent\":\"alice\"", "\"to_agent\":\"a/b\"", "schema"),
+            ("1776765600-bob", "../1776765600-bob", "schema"),
+            ("00.500000Z\",\"proto", "00.500000\",\"proto", "schema"),
+            ("{", "{\"reason\":\"\",", "duplicate-key"),
+            ("{", "[{", "json"),
+        ] {
+            let wrong = good.replacen(from, to, 1);
+            assert_ne!(wrong, good, "{from}");
+            let error = Handoff::parse(wrong.as_bytes()).expect_err(to);
+            assert_eq!(error.rule(), rule, "{to}: {error}");
+        }
+    }
+}

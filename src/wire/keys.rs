@@ -1,15 +1,20 @@
 //! Ed25519 keys and pair secrets. Secret values are zeroized on drop and never printed.
 
+mod multiples;
+#[cfg(test)]
+mod tests;
+
 use super::name::AgentName;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use curve25519_dalek::constants::ED25519_BASEPOINT_TABLE;
-use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsBasepointTable, EdwardsPoint};
+use curve25519_dalek::constants::ED25519_BASEPOINT_POINT;
+use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::Scalar;
-use curve25519_dalek::traits::BasepointTable;
+use curve25519_dalek::traits::Identity;
 use ed25519_dalek::Signer;
+use multiples::Multiples;
 use sha2::{Digest, Sha256, Sha512};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use zeroize::Zeroizing;
 
 /// `<agent>:<first 8 hex of sha256(raw public key)>`.
@@ -57,8 +62,8 @@ impl std::fmt::Display for KeyId {
     }
 }
 
-/// A public key prepared for fast strict verification (a table of multiples, about 30 KB, made at the first
-/// verification). Cheap to clone: clones share the table.
+/// A public key prepared for fast strict verification: 215 KB of multiples, made at its first verification.
+/// Cheap to clone: clones share them.
 #[derive(Clone)]
 pub struct PublicKey(Arc<PreparedKey>);
 
@@ -66,8 +71,11 @@ struct PreparedKey {
     raw: [u8; 32],
     /// `-A`, never of small order.
     negated: EdwardsPoint,
-    table: OnceLock<Box<EdwardsBasepointTable>>,
+    multiples: OnceLock<Multiples<6>>,
 }
+
+/// Shared by all keys, so it may be the larger.
+static BASE_MULTIPLES: LazyLock<Multiples<8>> = LazyLock::new(|| Multiples::of(&ED25519_BASEPOINT_POINT));
 
 impl PublicKey {
     /// From 32 raw bytes.
@@ -79,7 +87,7 @@ impl PublicKey {
         if point.is_small_order() {
             return Err(KeyError::Point);
         }
-        Ok(PublicKey(Arc::new(PreparedKey { raw: *raw, negated: -point, table: OnceLock::new() })))
+        Ok(PublicKey(Arc::new(PreparedKey { raw: *raw, negated: -point, multiples: OnceLock::new() })))
     }
     /// From base64 of 32 raw bytes.
     ///
@@ -108,8 +116,9 @@ impl PublicKey {
         hash.update(self.0.raw);
         hash.update(bytes);
         let k = Scalar::from_bytes_mod_order_wide(&hash.finalize().into());
-        let table = self.0.table.get_or_init(|| Box::new(EdwardsBasepointTable::create(&self.0.negated)));
-        let expected = ED25519_BASEPOINT_TABLE.mul_base(&s) + table.mul_base(&k);
+        let multiples = self.0.multiples.get_or_init(|| Multiples::of(&self.0.negated));
+        let expected = BASE_MULTIPLES.add_multiple(EdwardsPoint::identity(), &s);
+        let expected = multiples.add_multiple(expected, &k);
         // R need not be decompressed: equal bytes mean that it is the point just computed, canonically
         // encoded, so R is of small order exactly if that point is.
         expected.compress().0 == r && !expected.is_small_order()
@@ -171,10 +180,11 @@ impl SigningKey {
     /// The public half.
     pub fn public(&self) -> PublicKey {
         let public = self.0.verifying_key();
+        // A clamped scalar is no multiple of the group's order, so this is never of small order.
         PublicKey(Arc::new(PreparedKey {
             raw: public.to_bytes(),
             negated: -public.to_edwards(),
-            table: OnceLock::new(),
+            multiples: OnceLock::new(),
         }))
     }
     /// Signs bytes.

@@ -1,5 +1,8 @@
 //! Dead-drop messages: v2 shape, v3 and v3.1 signatures. Format: PROTOCOLS section 2.
 
+#[cfg(test)]
+mod tests;
+
 use super::canonical;
 use super::json::{Object, Value};
 use super::keys::{self, KeyId, SigningKey};

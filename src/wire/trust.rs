@@ -1,5 +1,8 @@
 //! Trust lists (`trust.json`) and tiers. Format: PROTOCOLS section 2, "Trust list".
 
+#[cfg(test)]
+mod tests;
+
 use super::canonical;
 use super::json::{self, Object, Value};
 use super::keys::{self, KeyId, PublicKey};

@@ -1,0 +1,212 @@
+//! `baton mount`: starts the daemon of an exchange with one mount, or asks the running one for one more.
+
+use crate::daemon::launch::{self, Launch, LogFormat};
+use crate::daemon::{self, MountReport, PATIENCE, Request, mountpoint};
+use crate::exchange::Durability;
+use crate::fuse::MountSpec;
+use crate::wire::name::AgentName;
+use anyhow::{Context, bail, ensure};
+use clap::{Args, ValueEnum};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Between two attempts while another daemon starts or ends.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Mounts an exchange; returns when the tree answers.
+///
+/// The first mount of an exchange starts its daemon; further ones are served by the same daemon, which ends with the
+/// umount of the last.
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// The exchange's folder
+    pub exchange: PathBuf,
+    /// Where to mount it: an empty directory, made where it is missing
+    pub mountpoint: PathBuf,
+    /// Everybody who comes through this mount is this agent; without it, callers are told apart by their uid
+    #[arg(long = "as", value_name = "AGENT", value_parser = parse_agent)]
+    pub bound: Option<AgentName>,
+    /// Stay in the foreground until the mount has ended; SIGINT or SIGTERM ends it
+    #[arg(long)]
+    pub foreground: bool,
+    /// When a write returns: once it is on disk (commit, the default), or once the operating system has it (os)
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub durability: Option<DurabilityArg>,
+    /// Let other users in even where exchange.toml maps none (an ordinary user needs user_allow_other in /etc/fuse.conf)
+    #[arg(long)]
+    pub allow_other: bool,
+    /// Have the daemon serve every read, also where the kernel could read the files itself (for diagnosis)
+    #[arg(long)]
+    pub no_passthrough: bool,
+    /// How the daemon logs, to stderr or else to private/daemon.log; RUST_LOG says how much
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// Be the daemon that another `baton mount` has started
+    #[arg(long, hide = true)]
+    pub background: bool,
+}
+
+/// `--durability`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DurabilityArg {
+    /// See [`Durability::Commit`].
+    Commit,
+    /// See [`Durability::Os`].
+    Os,
+}
+
+impl From<DurabilityArg> for Durability {
+    fn from(arg: DurabilityArg) -> Self {
+        match arg {
+            DurabilityArg::Commit => Durability::Commit,
+            DurabilityArg::Os => Durability::Os,
+        }
+    }
+}
+
+fn parse_agent(text: &str) -> Result<AgentName, String> {
+    AgentName::parse(text).map_err(|e| e.to_string())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A sentence that says what is wrong and what to do.
+pub fn run(args: MountArgs) -> anyhow::Result<ExitCode> {
+    let exchange = find_exchange(&args.exchange)?;
+    if args.background {
+        launch::leave_session()?;
+        launch::log_to_stderr(args.log_format);
+        launch::serve(
+            &exchange,
+            &spec(&args, args.mountpoint.clone()),
+            durability(&args),
+            launch::announce_on_stdout,
+        )?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ready = mountpoint::prepare(&exchange, &args.mountpoint)?;
+    for note in &ready.notes {
+        eprintln!("baton: {note}");
+    }
+    mount(&args, &exchange, &spec(&args, ready.path))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find_exchange(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder
+        .canonicalize()
+        .with_context(|| format!("{}: no such folder; baton init makes an exchange", folder.display()))?;
+    ensure!(
+        path.join("exchange.toml").is_file(),
+        "{} is no exchange, for it has no exchange.toml; baton init makes one",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn spec(args: &MountArgs, mountpoint: PathBuf) -> MountSpec {
+    MountSpec {
+        mountpoint,
+        bound: args.bound.clone(),
+        allow_other: args.allow_other,
+        passthrough: !args.no_passthrough,
+    }
+}
+
+fn durability(args: &MountArgs) -> Durability {
+    args.durability.map(Durability::from).unwrap_or_default()
+}
+
+/// Mounts by the running daemon or a new one, whichever it turns out to be: another `baton mount` may be starting it,
+/// and the last umount may be ending it.
+fn mount(args: &MountArgs, exchange: &Path, spec: &MountSpec) -> anyhow::Result<()> {
+    let request = Request::Mount {
+        mountpoint: spec.mountpoint.clone(),
+        bound: spec.bound.as_ref().map(ToString::to_string),
+        allow_other: spec.allow_other,
+        passthrough: spec.passthrough,
+    };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Before the request: a signal must not end this process between its answer and the wait.
+        let signals = args.foreground.then(|| Signals::new([SIGTERM, SIGINT, SIGHUP])).transpose()?;
+        if let Some(response) = daemon::call(exchange, &request)? {
+            let report: MountReport = response.parse()?;
+            tell(args, exchange, &report);
+            return match signals {
+                Some(signals) => stay(exchange, &spec.mountpoint, signals),
+                None => Ok(()),
+            };
+        }
+        drop(signals);
+        let launch = if args.foreground {
+            let mut outcome = None;
+            launch::log_to_stderr(args.log_format);
+            launch::serve(exchange, spec, durability(args), |launch| {
+                match launch {
+                    Launch::Mounted(report) => tell(args, exchange, report),
+                    Launch::InUse(holder) => outcome = Some(Launch::InUse(holder.clone())),
+                    Launch::Failed(sentence) => outcome = Some(Launch::Failed(sentence.clone())),
+                }
+                Ok(())
+            })?;
+            match outcome {
+                None => return Ok(()),
+                Some(launch) => launch,
+            }
+        } else {
+            launch::start_in_background(exchange, spec, durability(args), args.log_format)?
+        };
+        match launch {
+            Launch::Mounted(report) => {
+                tell(args, exchange, &report);
+                return Ok(());
+            }
+            Launch::Failed(sentence) => bail!(sentence),
+            Launch::InUse(holder) if Instant::now() >= deadline => bail!(
+                "{} is in use by process {holder}, which does not answer: wait for it or end it, then try again",
+                exchange.display()
+            ),
+            Launch::InUse(_) => std::thread::sleep(RETRY),
+        }
+    }
+}
+
+fn tell(args: &MountArgs, exchange: &Path, report: &MountReport) {
+    if let Some(asked) = args.durability
+        && report.durability != daemon::protocol::durability_word(asked.into())
+    {
+        eprintln!(
+            "baton: the running daemon keeps --durability {}; to change it, umount all its mounts first",
+            report.durability
+        );
+    }
+    let bound = report.bound.as_ref().map(|agent| format!(" as {agent}")).unwrap_or_default();
+    println!("mounted {} at {}{bound}", exchange.display(), report.mountpoint.display());
+}
+
+/// Waits until a mount that another process serves has ended; a signal ends it.
+fn stay(exchange: &Path, mountpoint: &Path, mut signals: Signals) -> anyhow::Result<()> {
+    let request = Request::Umount { mountpoint: mountpoint.to_owned() };
+    let folder = exchange.to_owned();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for _ in signals.forever() {
+            let ended = daemon::call(&folder, &request).and_then(|answer| match answer {
+                Some(response) => response.into_result().map(drop),
+                None => Ok(()),
+            });
+            if let Err(e) = ended {
+                eprintln!("baton: {e:#}");
+            }
+        }
+    })?;
+    match daemon::call(exchange, &Request::Wait { mountpoint: mountpoint.to_owned() })? {
+        Some(response) => response.into_result().map(drop),
+        // The daemon has ended, and its mounts with it.
+        None => Ok(()),
+    }
+}

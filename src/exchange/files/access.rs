@@ -1,0 +1,168 @@
+//! Whether a caller may do something here: by the exchange's config first, then by mode bits as on any disk.
+//!
+//! The kernel does not check for us (no `default_permissions`), because an entitled agent uses a
+//! profile's slots whoever owns their files.
+
+use super::nodes::{Node, Plain};
+use super::profile::Profile;
+use super::{Files, process};
+use crate::exchange::{Actor, Attempt, Caller, Denied, Outcome};
+use crate::rules::{Refusal, Rule};
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+/// Mode bits of one class: what is wanted.
+pub(super) const READ: u32 = 4;
+pub(super) const WRITE: u32 = 2;
+pub(super) const SEARCH: u32 = 1;
+
+/// What a caller wants to do, for the refusal if it may not.
+pub(super) struct Operation<'a> {
+    pub name: &'static str,
+    /// The node, or the directory in which ...
+    pub node: &'a Node,
+    /// ... this name is meant.
+    pub child: Option<&'a OsStr>,
+}
+
+/// How a caller stands to a profile.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// Named by the config as a user of this profile: its top directory and slots are the caller's own.
+    pub entitled: bool,
+    /// Mode bits don't bind it: root, or a mount on which the daemon's own user does everything.
+    pub exempt: bool,
+}
+
+impl Files {
+    /// How `caller` stands to a node's profile.
+    ///
+    /// # Errors
+    /// `authority`: a stranger who wants to change something, or an agent without entitlement.
+    pub(super) fn standing(
+        &self,
+        caller: &Caller,
+        operation: &Operation<'_>,
+        change: bool,
+    ) -> Outcome<Standing> {
+        let profile = match operation.node {
+            Node::Plain(plain) => plain.profile.as_ref(),
+            Node::Slot(slot) => Some(&slot.profile),
+        };
+        let actor = self.office()?.actor(caller);
+        let entitled = match self.entitlement(&actor, profile, change) {
+            Ok(entitled) => entitled,
+            Err(advice) => {
+                let path = self.tree_path(operation.node, operation.child);
+                return Err(self.refuse(
+                    caller,
+                    Attempt { operation: operation.name, path: &path, bytes: &[] },
+                    Refusal::new(Rule::Authority, advice),
+                ));
+            }
+        };
+        Ok(Standing { entitled, exempt: caller.uid == 0 || (caller.bound.is_some() && !self.as_root) })
+    }
+
+    fn entitlement(
+        &self,
+        actor: &Actor,
+        profile: Option<&Arc<Profile>>,
+        change: bool,
+    ) -> Result<bool, String> {
+        match (actor, profile) {
+            (Actor::Operator, _) => Ok(true),
+            (Actor::Agent(_), None) if !change => Ok(false),
+            (Actor::Agent(_), None) => {
+                Err("This folder belongs to no profile, so only the operator changes it. The \
+                 operator makes it a profile with a section [credentials.<name>] in exchange.toml."
+                    .to_owned())
+            }
+            (Actor::Agent(agent), Some(profile)) => match &profile.config.agents {
+                Some(agents) if !agents.contains(agent) => Err(format!(
+                    "{agent} is not entitled to the credentials of {0}. The operator adds {agent} to agents under \
+                     [credentials.{0}] in exchange.toml.",
+                    profile.name
+                )),
+                _ => Ok(true),
+            },
+            (Actor::Stranger(_), _) if !change => Ok(false),
+            (Actor::Stranger(uid), _) => Err(format!(
+                "uid {uid} is no agent of this exchange, so it changes nothing here. The operator gives an agent \
+                 that uid in exchange.toml."
+            )),
+        }
+    }
+
+    /// EACCES unless mode bits let the caller do what it wants.
+    pub(super) fn check_mode(
+        &self,
+        caller: &Caller,
+        standing: Standing,
+        metadata: &Metadata,
+        want: u32,
+    ) -> Outcome<()> {
+        if standing.exempt || class_bits(caller, metadata) & want == want {
+            return Ok(());
+        }
+        Err(Denied::os(libc::EACCES))
+    }
+
+    /// As [`Files::check_mode`], for a directory. Everybody may see which profiles there are; an
+    /// entitled agent uses a profile's top directory as its own.
+    pub(super) fn check_dir(
+        &self,
+        caller: &Caller,
+        standing: Standing,
+        dir: &Plain,
+        want: u32,
+    ) -> Outcome<()> {
+        if (self.is_root(dir) && want & WRITE == 0) || (dir.top().is_some() && standing.entitled) {
+            return Ok(());
+        }
+        self.check_mode(caller, standing, &dir.handle.metadata()?, want)
+    }
+
+    /// EPERM where a sticky directory keeps a file for its owner.
+    pub(super) fn check_sticky(
+        &self,
+        caller: &Caller,
+        standing: Standing,
+        dir: &Plain,
+        file: &Metadata,
+    ) -> Outcome<()> {
+        let dir = dir.handle.metadata()?;
+        let owns = caller.uid == file.uid() || caller.uid == dir.uid();
+        const STICKY: u32 = 0o1000;
+        if dir.mode() & STICKY == 0 || owns || standing.exempt {
+            return Ok(());
+        }
+        Err(Denied::os(libc::EPERM))
+    }
+
+    /// EPERM unless the caller owns the file.
+    pub(super) fn check_owner(&self, caller: &Caller, standing: Standing, file: &Metadata) -> Outcome<()> {
+        if standing.exempt || caller.uid == file.uid() {
+            return Ok(());
+        }
+        Err(Denied::os(libc::EPERM))
+    }
+}
+
+fn class_bits(caller: &Caller, metadata: &Metadata) -> u32 {
+    let mode = metadata.mode();
+    if caller.uid == metadata.uid() {
+        mode >> 6
+    } else if in_group(caller, metadata.gid()) {
+        mode >> 3
+    } else {
+        mode
+    }
+}
+
+/// Whether a caller is in a group.
+pub(super) fn in_group(caller: &Caller, gid: u32) -> bool {
+    caller.gid == gid || process::groups(caller.pid).contains(&gid)
+}

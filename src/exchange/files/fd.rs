@@ -1,0 +1,178 @@
+//! How the ordinary files are reached: by handles to the file itself, never by a path from the top.
+//!
+//! A handle names its file through renames, hard links and after unlink. Everything that differs
+//! between Linux (`O_PATH` and `/proc/self/fd`) and macOS stands here.
+
+use crate::exchange::{Attr, NodeKind};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+#[cfg(target_os = "linux")]
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+// O_EVTONLY | O_SYMLINK: a descriptor that asks for no access and does not follow.
+#[cfg(target_os = "macos")]
+const HANDLE: OFlags = OFlags::from_bits_retain(0x8000 | 0x20_0000 | 0x100_0000);
+
+/// A handle to the file of this name, which is not followed.
+pub(super) fn at(dir: &File, name: &OsStr) -> io::Result<File> {
+    Ok(rustix::fs::openat(dir, name, HANDLE, Mode::empty())?.into())
+}
+
+/// As [`at`], and `None` where there is no such name.
+pub(super) fn find(dir: &File, name: &OsStr) -> io::Result<Option<File>> {
+    match at(dir, name) {
+        Ok(handle) => Ok(Some(handle)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A path that leads to a handle's file as long as the handle is open.
+#[cfg(target_os = "linux")]
+fn handle_path(handle: &File) -> io::Result<PathBuf> {
+    Ok(format!("/proc/self/fd/{}", handle.as_raw_fd()).into())
+}
+#[cfg(target_os = "macos")]
+fn handle_path(handle: &File) -> io::Result<PathBuf> {
+    location(handle).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+}
+
+/// Where a handle's file lies now.
+#[cfg(target_os = "linux")]
+pub(super) fn location(handle: &File) -> Option<PathBuf> {
+    std::fs::read_link(handle_path(handle).ok()?).ok()
+}
+#[cfg(target_os = "macos")]
+pub(super) fn location(handle: &File) -> Option<PathBuf> {
+    Some(OsString::from_vec(rustix::fs::getpath(handle).ok()?.into_bytes()).into())
+}
+
+/// A descriptor for input and output on a handle's file.
+pub(super) fn reopen(handle: &File, flags: OFlags) -> io::Result<File> {
+    Ok(rustix::fs::openat(CWD, handle_path(handle)?, flags | OFlags::CLOEXEC, Mode::empty())?.into())
+}
+
+/// The target of a handle's symlink.
+pub(super) fn read_link(handle: &File) -> io::Result<OsString> {
+    #[cfg(target_os = "linux")]
+    let target = rustix::fs::readlinkat(handle, "", Vec::new())?;
+    #[cfg(target_os = "macos")]
+    let target = rustix::fs::readlinkat(CWD, handle_path(handle)?, Vec::new())?;
+    Ok(OsString::from_vec(target.into_bytes()))
+}
+
+/// chown(2) of whatever it is, a symlink too.
+pub(super) fn chown(handle: &File, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    #[cfg(target_os = "linux")]
+    rustix::fs::chownat(handle, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    #[cfg(target_os = "macos")]
+    rustix::fs::chownat(CWD, handle_path(handle)?, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+/// chmod(2) of a file or directory.
+pub(super) fn chmod(handle: &File, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::chmodat(CWD, handle_path(handle)?, Mode::from_raw_mode(mode as _), AtFlags::empty())?)
+}
+
+/// utimensat(2) of whatever it is; `None` leaves as is.
+pub(super) fn set_times(
+    handle: &File,
+    atime: Option<SystemTime>,
+    mtime: Option<SystemTime>,
+) -> io::Result<()> {
+    let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
+    #[cfg(target_os = "linux")]
+    rustix::fs::utimensat(handle, "", &times, AtFlags::EMPTY_PATH)?;
+    #[cfg(target_os = "macos")]
+    rustix::fs::utimensat(CWD, handle_path(handle)?, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+fn timespec(time: Option<SystemTime>) -> Timespec {
+    let Some(time) = time else { return Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT } };
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => Timespec { tv_sec: after.as_secs() as i64, tv_nsec: i64::from(after.subsec_nanos()) },
+        Err(before) => {
+            // Nanoseconds count forward from the whole second below.
+            let before: Duration = before.duration();
+            let whole = before.as_secs() as i64 + i64::from(before.subsec_nanos() > 0);
+            let nanos = (1_000_000_000 - i64::from(before.subsec_nanos())) % 1_000_000_000;
+            Timespec { tv_sec: -whole, tv_nsec: nanos }
+        }
+    }
+}
+
+/// link(2) of a handle's file.
+pub(super) fn link(handle: &File, dir: &File, name: &OsStr) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    let follow = AtFlags::SYMLINK_FOLLOW; // through /proc/self/fd, to the file itself
+    #[cfg(target_os = "macos")]
+    let follow = AtFlags::empty();
+    Ok(rustix::fs::linkat(CWD, handle_path(handle)?, dir, name, follow)?)
+}
+
+/// write(2) at the true end of the file.
+pub(super) fn append(file: &File, data: &[u8]) -> io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    return Ok(rustix::io::pwritev2(file, &[io::IoSlice::new(data)], 0, rustix::io::ReadWriteFlags::APPEND)?);
+    #[cfg(target_os = "macos")]
+    return std::os::unix::fs::FileExt::write_at(file, data, file.metadata()?.len());
+}
+
+/// What a file is the same by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct FileKey {
+    pub dev: u64,
+    pub ino: u64,
+}
+
+impl FileKey {
+    pub fn of(metadata: &Metadata) -> Self {
+        FileKey { dev: metadata.dev(), ino: metadata.ino() }
+    }
+}
+
+/// What kind of node this is.
+pub(super) fn kind(file_type: std::fs::FileType) -> NodeKind {
+    if file_type.is_dir() {
+        NodeKind::Directory
+    } else if file_type.is_file() {
+        NodeKind::File
+    } else if file_type.is_symlink() {
+        NodeKind::Symlink
+    } else {
+        NodeKind::Other
+    }
+}
+
+/// What stat() shows.
+pub(super) fn attr(metadata: &Metadata) -> Attr {
+    let at = |seconds: i64, nanos: i64| {
+        let nanos = Duration::from_nanos(nanos.max(0) as u64);
+        match u64::try_from(seconds) {
+            Ok(after) => UNIX_EPOCH + Duration::from_secs(after) + nanos,
+            Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos,
+        }
+    };
+    Attr {
+        kind: kind(metadata.file_type()),
+        size: metadata.len(),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        nlink: metadata.nlink() as u32,
+        blocks: metadata.blocks(),
+        atime: at(metadata.atime(), metadata.atime_nsec()),
+        mtime: at(metadata.mtime(), metadata.mtime_nsec()),
+        ctime: at(metadata.ctime(), metadata.ctime_nsec()),
+    }
+}

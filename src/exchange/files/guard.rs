@@ -1,0 +1,454 @@
+//! The guard around slots and live links: what becomes of each operation on a guarded name.
+
+use super::access::Operation;
+use super::fd;
+use super::nodes::{Node, Plain, SlotNode};
+use super::process::Process;
+use super::profile::{Accepted, Fault, Grounds, Live, Profile, read_up_to_limit};
+use super::slot::SlotWriter;
+use super::{FileEntry, Files, OpenFile, Opened, SetAttr};
+use crate::exchange::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
+use crate::rules::credential::{self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName};
+use crate::rules::{Refusal, Rule};
+use crate::wire::credential::Credential;
+use crate::wire::time::Timestamp;
+use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use serde_json::{Map, Value};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+const WHOLE_FILE: &str = "Write the whole file, in place or by a temp file renamed over it.";
+
+/// A credential over [`MAX_CREDENTIAL_BYTES`].
+pub(super) fn too_long() -> Refusal {
+    Refusal::new(
+        Rule::Size,
+        format!("A credential has at most {MAX_CREDENTIAL_BYTES} bytes. Write only the login."),
+    )
+}
+
+/// What a name in a directory is guarded as, and where.
+pub(super) fn guarded<'a>(dir: &'a Plain, name: &OsStr) -> Option<(&'a Arc<Profile>, GuardedName)> {
+    let profile = dir.top()?;
+    Some((profile, GuardedName::of(name.as_bytes())?))
+}
+
+/// The tree's path of a guarded name.
+fn guarded_path(profile: &Profile, name: &GuardedName) -> String {
+    match name {
+        GuardedName::LiveLink => profile.path(LIVE_LINK),
+        GuardedName::Slot(slot) => profile.slot_path(slot),
+    }
+}
+
+impl Files {
+    /// Refuses as `identity`.
+    pub(super) fn refuse_identity(
+        &self,
+        caller: &Caller,
+        operation: &'static str,
+        profile: &Profile,
+        name: &GuardedName,
+        advice: impl Into<String>,
+    ) -> Denied {
+        let path = guarded_path(profile, name);
+        self.refuse(
+            caller,
+            Attempt { operation, path: &path, bytes: &[] },
+            Refusal::new(Rule::Identity, advice),
+        )
+    }
+
+    /// Records what was decided about a slot's bytes.
+    fn settle(
+        &self,
+        caller: &Caller,
+        operation: &'static str,
+        (profile, slot): (&Profile, &SlotName),
+        bytes: &[u8],
+        outcome: Result<Accepted, Fault>,
+    ) -> Outcome<()> {
+        match outcome {
+            Ok(accepted) => {
+                self.announce(&self.office()?.actor(caller), profile, slot, &accepted);
+                Ok(())
+            }
+            Err(Fault::Broke(refusal)) => {
+                let path = profile.slot_path(slot);
+                Err(self.refuse(caller, Attempt { operation, path: &path, bytes }, refusal))
+            }
+            Err(Fault::Io(e)) => Err(Denied::Io(e)),
+        }
+    }
+
+    /// The event of an accepted write.
+    pub(in crate::exchange) fn announce(
+        &self,
+        by: &Actor,
+        profile: &Profile,
+        slot: &SlotName,
+        accepted: &Accepted,
+    ) {
+        let event = match accepted.verdict {
+            Some(credential::Verdict::Unchanged) if !accepted.changed => return,
+            Some(verdict) => verdict.event(),
+            None => "credential-adopted",
+        };
+        self.slot_event(event, profile, slot, by, Some(&accepted.credential), None);
+    }
+
+    /// Puts bytes into a slot because the operator says that they belong there.
+    pub(in crate::exchange) fn adopt(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+    ) -> Result<Accepted, Fault> {
+        let now = self.office().map_err(|_| io::Error::from_raw_os_error(libc::EIO))?.now();
+        let dir = profile.dir.metadata()?;
+        let owner = self.as_root.then_some((dir.uid(), dir.gid()));
+        profile.submit(slot, bytes, Grounds::Adopted, owner, false, now)
+    }
+
+    /// Records an event about a slot: never a token, never a whole hash.
+    pub(in crate::exchange) fn slot_event(
+        &self,
+        event: &'static str,
+        profile: &Profile,
+        slot: &SlotName,
+        by: &Actor,
+        credential: Option<&Credential>,
+        quarantine: Option<String>,
+    ) {
+        let Ok(office) = self.office() else { return };
+        let mut fields = Map::new();
+        fields.insert("profile".to_owned(), Value::String(profile.name.clone()));
+        fields.insert("slot".to_owned(), Value::String(slot.to_string()));
+        fields.insert("by".to_owned(), Value::String(by.to_string()));
+        if let Some(credential) = credential {
+            fields.insert("fingerprint".to_owned(), Value::String(credential.fingerprint.to_string()));
+            let expires = Timestamp(credential.expires_at_ms.saturating_mul(1000));
+            fields.insert("expires_at".to_owned(), Value::String(expires.to_string()));
+        }
+        if let Some(quarantine) = quarantine {
+            fields.insert("quarantine".to_owned(), Value::String(quarantine));
+        }
+        office.event(event, fields);
+    }
+
+    /// open(2) of a slot.
+    pub(super) fn open_slot(&self, caller: &Caller, node: &SlotNode, flags: OFlags) -> Outcome<OpenFile> {
+        let (read, write) = super::wanted(flags);
+        let operation = Operation { name: "open", node: &Node::Slot(node.clone()), child: None };
+        let standing = self.standing(caller, &operation, write != 0)?;
+        let file = node.profile.slot_file(&node.slot)?.ok_or_else(|| Denied::os(libc::ENOENT))?;
+        if !standing.entitled {
+            self.check_mode(caller, standing, &file.metadata()?, read | write)?;
+        }
+        if write == 0 {
+            return Ok(OpenFile { opened: Opened::SlotReader(file) });
+        }
+        let present = read_up_to_limit(&file)?;
+        let emptied = flags.contains(OFlags::TRUNC) && !present.is_empty();
+        let bytes = if emptied { Vec::new() } else { present };
+        let (profile, slot) = (node.profile.clone(), node.slot.clone());
+        let writer = SlotWriter::new(profile, slot, false, caller, bytes, emptied);
+        Ok(OpenFile { opened: Opened::SlotWriter(writer) })
+    }
+
+    /// O_CREAT of a guarded name that does not exist: it is not seen before it holds a login.
+    pub(super) fn create_guarded(
+        &self,
+        caller: &Caller,
+        profile: &Arc<Profile>,
+        name: GuardedName,
+        flags: OFlags,
+    ) -> Outcome<(FileEntry, OpenFile)> {
+        let (slot, link_first) = match name {
+            GuardedName::LiveLink => match profile.live()? {
+                Live::Absent => match profile.check_unused() {
+                    Ok(()) => (SlotName::first(), true),
+                    Err(Fault::Io(e)) => return Err(Denied::Io(e)),
+                    Err(Fault::Broke(refusal)) => {
+                        let path = profile.path(LIVE_LINK);
+                        let attempt = Attempt { operation: "create", path: &path, bytes: &[] };
+                        return Err(self.refuse(caller, attempt, refusal));
+                    }
+                },
+                Live::To(_) | Live::Other => return Err(Denied::os(libc::EEXIST)),
+            },
+            GuardedName::Slot(slot) => (slot, false),
+        };
+        if let Some(handle) = fd::find(&profile.dir, OsStr::new(&slot.file_name()))? {
+            if flags.contains(OFlags::EXCL) || !handle.metadata()?.is_file() {
+                return Err(Denied::os(libc::EEXIST));
+            }
+            let attr = fd::attr(&handle.metadata()?);
+            let node = SlotNode::new(profile.clone(), slot, attr);
+            let open = self.open_slot(caller, &node, flags)?;
+            return Ok((self.nodes.entry(Node::Slot(node), attr), open));
+        }
+        let now = self.office()?.now();
+        let time = UNIX_EPOCH + Duration::from_micros(u64::try_from(now.0).unwrap_or(0));
+        let (uid, gid) = self.new_owner(caller).unwrap_or(self.own_ids);
+        let attr = Attr {
+            kind: NodeKind::File,
+            size: 0,
+            mode: 0o600,
+            uid,
+            gid,
+            nlink: 1,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+        };
+        let writer = SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Vec::new(), true);
+        let node = SlotNode::new(profile.clone(), slot, attr);
+        Ok((self.nodes.entry(Node::Slot(node), attr), OpenFile { opened: Opened::SlotWriter(writer) }))
+    }
+
+    /// chmod, chown, truncate, utimensat of a slot.
+    pub(super) fn set_slot_attr(
+        &self,
+        caller: &Caller,
+        node: &SlotNode,
+        open: Option<&OpenFile>,
+        change: SetAttr,
+    ) -> Outcome<Attr> {
+        let whole = Node::Slot(node.clone());
+        let standing =
+            self.standing(caller, &Operation { name: "setattr", node: &whole, child: None }, true)?;
+        let (profile, name) = (&node.profile, GuardedName::Slot(node.slot.clone()));
+        let attr = node.attr()?;
+        if let Some(mode) = change.mode
+            && mode & 0o7777 != 0o600
+        {
+            let advice = "A slot's mode is 0600 and stays so. Leave it, or chmod 600.";
+            return Err(self.refuse_identity(caller, "chmod", profile, &name, advice));
+        }
+        if change.uid.is_some_and(|uid| uid != attr.uid) || change.gid.is_some_and(|gid| gid != attr.gid) {
+            let advice =
+                "A slot keeps its owner and group. Leave them; the agents of the profile share its slots.";
+            return Err(self.refuse_identity(caller, "chown", profile, &name, advice));
+        }
+        let mut shown = None;
+        match (change.size, open.map(|open| &open.opened)) {
+            (None, _) => {}
+            (Some(size), Some(Opened::SlotWriter(writer))) => {
+                self.truncate_slot(caller, writer, size)?;
+                shown = Some(writer.len());
+            }
+            (Some(size), _) if size == attr.size => {}
+            (Some(_), _) => {
+                let advice = format!("A slot can't be cut or stretched by itself. {WHOLE_FILE}");
+                return Err(self.refuse_identity(caller, "truncate", profile, &name, advice));
+            }
+        }
+        if let Some(handle) = profile.slot_handle(&node.slot)? {
+            if !standing.entitled {
+                self.check_owner(caller, standing, &handle.metadata()?)?;
+            }
+            if change.mode.is_some() {
+                fd::chmod(&handle, 0o600)?;
+            }
+            if change.atime.is_some() || change.mtime.is_some() {
+                fd::set_times(&handle, change.atime, change.mtime)?;
+            }
+        }
+        let mut attr = node.attr()?;
+        attr.size = shown.unwrap_or(attr.size);
+        Ok(attr)
+    }
+
+    /// unlink(2) of a guarded name. `None`: there is only an ordinary file of that name.
+    pub(super) fn unlink_guarded(
+        &self,
+        caller: &Caller,
+        profile: &Arc<Profile>,
+        name: &GuardedName,
+    ) -> Outcome<Option<()>> {
+        let slot = match name {
+            GuardedName::LiveLink if profile.live()? == Live::Absent => return Err(Denied::os(libc::ENOENT)),
+            GuardedName::LiveLink => {
+                let advice = format!(
+                    "The live link is never removed: to use another login, ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}."
+                );
+                return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
+            }
+            GuardedName::Slot(slot) => slot,
+        };
+        if profile.slot_handle(slot)?.is_none() {
+            return Ok(None);
+        }
+        let office = self.office()?;
+        if office.actor(caller) != Actor::Operator {
+            let advice = "Only the operator removes a slot, and only one that is not live. Ask for it.";
+            return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
+        }
+        let path = profile.slot_path(slot);
+        let mut kept = None;
+        let removed = profile.remove(slot, |bytes| {
+            kept = Some(office.keep(bytes)?);
+            Ok(())
+        });
+        match removed {
+            Ok(None) => Err(Denied::os(libc::ENOENT)),
+            Ok(Some(credential)) => {
+                let by = &office.actor(caller);
+                self.slot_event("credential-removed", profile, slot, by, credential.as_ref(), kept);
+                Ok(Some(()))
+            }
+            Err(Fault::Io(e)) => Err(Denied::Io(e)),
+            Err(Fault::Broke(refusal)) => {
+                Err(self.refuse(caller, Attempt { operation: "unlink", path: &path, bytes: &[] }, refusal))
+            }
+        }
+    }
+
+    /// Points the live link at a slot by `perform`: symlink(2) of the link, or rename(2) of a symlink over it.
+    pub(super) fn switch_by(
+        &self,
+        caller: &Caller,
+        operation: &'static str,
+        profile: &Profile,
+        target: &OsStr,
+        perform: impl FnOnce() -> io::Result<()>,
+    ) -> Outcome<()> {
+        let link = GuardedName::LiveLink;
+        let slot = match credential::link_target(target.as_bytes()) {
+            Ok(slot) => slot,
+            Err(refusal) => {
+                return Err(self.refuse_identity(caller, operation, profile, &link, refusal.advice));
+            }
+        };
+        let office = self.office()?;
+        match profile.switch(&slot, office.now(), perform) {
+            Ok(credential) => {
+                let by = &office.actor(caller);
+                self.slot_event("credential-switched", profile, &slot, by, Some(&credential), None);
+                Ok(())
+            }
+            Err(Fault::Io(e)) => Err(Denied::Io(e)),
+            Err(Fault::Broke(refusal)) => {
+                let path = profile.slot_path(&slot);
+                Err(self.refuse(caller, Attempt { operation, path: &path, bytes: &[] }, refusal))
+            }
+        }
+    }
+
+    /// rename(2) where a name is guarded. `None`: only ordinary files are involved.
+    pub(super) fn rename_guarded(
+        &self,
+        caller: &Caller,
+        (dir, name): (&Plain, &OsStr),
+        (new_dir, new_name): (&Plain, &OsStr),
+        flags: RenameFlags,
+    ) -> Outcome<Option<()>> {
+        let source = fd::at(&dir.handle, name)?;
+        let from = source.metadata()?;
+        let source_guard = guarded(dir, name).filter(|(_, guard)| match guard {
+            GuardedName::LiveLink => true,
+            GuardedName::Slot(_) => from.is_file(),
+        });
+        let target_guard = guarded(new_dir, new_name);
+        if let Some((profile, guard)) = source_guard {
+            if dir.key == new_dir.key && name == new_name {
+                return Ok(Some(())); // as rename(2) does of a name to itself
+            }
+            let advice = match guard {
+                GuardedName::LiveLink => format!(
+                    "The live link stays where it is: to use another login, ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}."
+                ),
+                GuardedName::Slot(_) => {
+                    "A slot stays where it is. To use it, point the live link at it.".to_owned()
+                }
+            };
+            return Err(self.refuse_identity(caller, "rename", profile, &guard, advice));
+        }
+        let Some((profile, guard)) = target_guard else { return Ok(None) };
+        let present = fd::find(&new_dir.handle, new_name)?;
+        let occupied = match (&guard, &present) {
+            (_, None) => false,
+            (GuardedName::LiveLink, Some(_)) => true,
+            (GuardedName::Slot(_), Some(present)) => present.metadata()?.is_file(),
+        };
+        if flags.contains(RenameFlags::EXCHANGE) {
+            if present.is_none() {
+                return Err(Denied::os(libc::ENOENT));
+            }
+            let advice = format!("A guarded name is never exchanged with another. {WHOLE_FILE}");
+            return Err(self.refuse_identity(caller, "rename", profile, &guard, advice));
+        }
+        if flags.contains(RenameFlags::NOREPLACE) && present.is_some() {
+            return Err(Denied::os(libc::EEXIST));
+        }
+        if from.is_symlink() {
+            return match guard {
+                GuardedName::LiveLink => {
+                    let target = fd::read_link(&source)?;
+                    self.switch_by(caller, "rename", profile, &target, || {
+                        Ok(rustix::fs::renameat(&dir.handle, name, &new_dir.handle, new_name)?)
+                    })
+                    .map(Some)
+                }
+                GuardedName::Slot(_) if !occupied => Ok(None),
+                GuardedName::Slot(_) => {
+                    let advice = format!("A slot is a file and never becomes a link. {WHOLE_FILE}");
+                    Err(self.refuse_identity(caller, "rename", profile, &guard, advice))
+                }
+            };
+        }
+        if !from.is_file() {
+            let advice = format!("Only a login can have this name. {WHOLE_FILE}");
+            return Err(self.refuse_identity(caller, "rename", profile, &guard, advice));
+        }
+        self.rename_login(caller, (&source, profile, guard))?;
+        // The name may have been given to another file meanwhile, which is not ours to remove.
+        if let Some(still) = fd::find(&dir.handle, name)?
+            && fd::FileKey::of(&still.metadata()?) == fd::FileKey::of(&from)
+        {
+            rustix::fs::unlinkat(&dir.handle, name, AtFlags::empty()).map_err(io::Error::from)?;
+        }
+        Ok(Some(()))
+    }
+
+    /// Judges a temp file's bytes for the slot that a rename would put them in, directly or through the link.
+    fn rename_login(
+        &self,
+        caller: &Caller,
+        (source, profile, guard): (&File, &Arc<Profile>, GuardedName),
+    ) -> Outcome<()> {
+        let (slot, link_first) = match guard {
+            GuardedName::Slot(slot) => (slot, false),
+            GuardedName::LiveLink => match profile.live()? {
+                Live::To(slot) => (slot, false),
+                Live::Absent if profile.slots()?.is_empty() => (SlotName::first(), true),
+                Live::Absent | Live::Other => {
+                    let bytes = read_up_to_limit(&fd::reopen(source, OFlags::RDONLY)?)?;
+                    let refusal = Refusal::new(Rule::Identity, profile.switch_first());
+                    let path = profile.path(LIVE_LINK);
+                    return Err(self.refuse(
+                        caller,
+                        Attempt { operation: "rename", path: &path, bytes: &bytes },
+                        refusal,
+                    ));
+                }
+            },
+        };
+        let bytes = read_up_to_limit(&fd::reopen(source, OFlags::RDONLY)?)?;
+        if bytes.len() > MAX_CREDENTIAL_BYTES {
+            // The temp file keeps its bytes, so none are lost.
+            return Err(self.too_long(caller, "rename", profile, &slot, &[]));
+        }
+        let now = self.office()?.now();
+        let grounds = Grounds::Judged(profile.witness(Process::of(caller.pid), now)?);
+        let outcome = profile.submit(&slot, &bytes, grounds, self.new_owner(caller), link_first, now);
+        self.settle(caller, "rename", (profile, &slot), &bytes, outcome)
+    }
+}

@@ -1,0 +1,402 @@
+//! Ordinary files under credentials/, and the guard around slots and live links.
+//!
+//! Ordinary files behave as they do on the disk below. In a profile's top directory the names that
+//! [`crate::rules::credential::GuardedName`] knows are guarded: see `guard` and `slot`.
+
+mod access;
+mod fd;
+mod guard;
+mod nodes;
+mod ordinary;
+mod process;
+pub(in crate::exchange) mod profile;
+mod slot;
+
+#[cfg(test)]
+mod tests;
+
+use super::config::Config;
+use super::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
+use crate::rules::Refusal;
+use crate::rules::credential::{GuardedName, SlotName};
+use crate::wire::time::Timestamp;
+use access::{Operation, READ, WRITE};
+use guard::guarded;
+use nodes::{Node, Nodes, Plain, ROOT};
+use profile::Profile;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use serde_json::{Map, Value};
+use slot::SlotWriter;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+/// What the files need of the exchange that they belong to.
+pub trait Office: Send + Sync {
+    /// Whom a caller acts as.
+    fn actor(&self, caller: &Caller) -> Actor;
+    /// The time.
+    fn now(&self) -> Timestamp;
+    /// Records a refusal and returns it for the caller.
+    fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied;
+    /// Keeps the bytes of a slot that is removed in quarantine, and returns where: relative to the
+    /// exchange's folder.
+    ///
+    /// # Errors
+    /// The disk's; the bytes are then not kept.
+    fn keep(&self, bytes: &[u8]) -> io::Result<String>;
+    /// Appends an event.
+    fn event(&self, event: &'static str, fields: Map<String, Value>);
+}
+
+/// A file, directory or symlink under credentials/: the same for as long as anybody knows it,
+/// through renames and after unlink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(pub u64);
+
+/// One name found.
+#[derive(Debug, Clone, Copy)]
+pub struct FileEntry {
+    /// Which file. Each successful lookup, create, mkdir, symlink or link counts one reference,
+    /// given back by [`Files::forget`].
+    pub id: FileId,
+    /// What stat() shows.
+    pub attr: Attr,
+}
+
+/// One name in a listing.
+#[derive(Debug, Clone)]
+pub struct DirEntry {
+    /// The name.
+    pub name: OsString,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Its inode number on disk, for d_ino.
+    pub ino: u64,
+}
+
+/// Attributes to change; `None` leaves as is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Length.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<SystemTime>,
+    /// Modification time.
+    pub mtime: Option<SystemTime>,
+}
+
+/// An open ordinary file or slot.
+pub struct OpenFile {
+    opened: Opened,
+}
+
+enum Opened {
+    Ordinary(Arc<File>),
+    /// The content that the slot had at open(2).
+    SlotReader(File),
+    SlotWriter(SlotWriter),
+}
+
+impl OpenFile {
+    /// The file on disk, where its reads and writes may go there directly (kernel passthrough or
+    /// page cache); `None` for slots, whose bytes are judged first.
+    pub fn backing(&self) -> Option<Arc<File>> {
+        match &self.opened {
+            Opened::Ordinary(file) => Some(file.clone()),
+            Opened::SlotReader(_) | Opened::SlotWriter(_) => None,
+        }
+    }
+}
+
+/// The ordinary files of an exchange.
+pub struct Files {
+    root: Plain,
+    profiles: BTreeMap<String, Arc<Profile>>,
+    nodes: Nodes,
+    office: Weak<dyn Office>,
+    /// Whether new files can be given to their callers.
+    as_root: bool,
+    own_ids: (u32, u32),
+}
+
+/// The mode bits that open(2) with these flags needs: (to read, to write).
+fn wanted(flags: OFlags) -> (u32, u32) {
+    let (read, write) = match flags & OFlags::RWMODE {
+        OFlags::WRONLY => (0, WRITE),
+        OFlags::RDWR => (READ, WRITE),
+        _ => (READ, 0),
+    };
+    (read, if flags.contains(OFlags::TRUNC) { WRITE } else { write })
+}
+
+fn open_flags(flags: i32) -> OFlags {
+    OFlags::from_bits_retain(flags as _)
+}
+
+impl Files {
+    /// The files in `dir` (an exchange's credentials/, made if missing), with the folder of each
+    /// configured profile (made if missing). A login that lies as a regular file where a live link
+    /// belongs, as a program left it before there was a guard, becomes the slot `default`.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn new(dir: &Path, config: &Config, office: Weak<dyn Office>) -> io::Result<Self> {
+        match std::fs::create_dir(dir) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle: File = rustix::fs::open(dir, flags, Mode::empty())?.into();
+        let mut profiles = BTreeMap::new();
+        for (name, profile) in &config.credentials {
+            profiles.insert(name.clone(), Arc::new(Profile::open(&handle, name, profile.clone())?));
+        }
+        let metadata = handle.metadata()?;
+        let root = Plain::new(Arc::new(handle), &metadata, None);
+        let files = Files {
+            nodes: Nodes::new(root.clone()),
+            root,
+            profiles,
+            office,
+            as_root: rustix::process::geteuid().is_root(),
+            own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        };
+        files.take_in_logins();
+        Ok(files)
+    }
+
+    fn take_in_logins(&self) {
+        let Ok(office) = self.office() else { return };
+        for profile in self.profiles.values() {
+            match profile.take_in(self.as_root, office.now()) {
+                Ok(None) => {}
+                Ok(Some(accepted)) => {
+                    self.announce(&Actor::Operator, profile, &SlotName::first(), &accepted);
+                }
+                Err(fault) => {
+                    let (profile, why) = (&profile.name, String::from(fault));
+                    tracing::warn!(profile, why, "the login in .credentials.json was not taken in");
+                }
+            }
+        }
+    }
+
+    /// credentials/ itself.
+    pub fn root(&self) -> FileId {
+        ROOT
+    }
+    /// The path in the tree at which a file was last found, for refusals.
+    pub fn path(&self, id: FileId) -> PathBuf {
+        self.nodes.get(id).map_or_else(|_| "credentials".into(), |node| self.tree_path(&node, None).into())
+    }
+    /// One name in a directory.
+    pub fn lookup(&self, caller: &Caller, parent: FileId, name: &OsStr) -> Outcome<FileEntry> {
+        let dir = self.enter(caller, parent, name, "lookup")?;
+        self.find(&dir, name)?.ok_or_else(|| Denied::os(libc::ENOENT))
+    }
+    /// Gives back `count` references.
+    pub fn forget(&self, id: FileId, count: u64) {
+        self.nodes.forget(id, count);
+    }
+    /// What stat() shows.
+    pub fn attr(&self, id: FileId) -> Outcome<Attr> {
+        Ok(match self.nodes.get(id)? {
+            Node::Plain(plain) => fd::attr(&plain.handle.metadata()?),
+            Node::Slot(slot) => slot.attr()?,
+        })
+    }
+    /// chmod, chown, truncate, utimensat. `open`: the descriptor, for ftruncate.
+    pub fn set_attr(
+        &self,
+        caller: &Caller,
+        id: FileId,
+        open: Option<&OpenFile>,
+        change: SetAttr,
+    ) -> Outcome<Attr> {
+        match self.nodes.get(id)? {
+            Node::Plain(plain) => self.set_plain_attr(caller, &plain, open, change),
+            Node::Slot(slot) => self.set_slot_attr(caller, &slot, open, change),
+        }
+    }
+    /// The names in a directory, without `.` and `..`.
+    pub fn list(&self, caller: &Caller, id: FileId) -> Outcome<Vec<DirEntry>> {
+        let dir = self.nodes.dir(id)?;
+        let node = Node::Plain(dir.clone());
+        let standing =
+            self.standing(caller, &Operation { name: "readdir", node: &node, child: None }, false)?;
+        self.check_dir(caller, standing, &dir, READ)?;
+        self.list_plain(&dir)
+    }
+    /// open(2); `flags` as the kernel gives them.
+    pub fn open(&self, caller: &Caller, id: FileId, flags: i32) -> Outcome<OpenFile> {
+        match self.nodes.get(id)? {
+            Node::Plain(plain) => self.open_plain(caller, &plain, open_flags(flags)),
+            Node::Slot(slot) => self.open_slot(caller, &slot, open_flags(flags)),
+        }
+    }
+    /// open(2) with O_CREAT of a name that lookup did not find. `mode` has the umask applied.
+    pub fn create(
+        &self,
+        caller: &Caller,
+        parent: FileId,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Outcome<(FileEntry, OpenFile)> {
+        let dir = self.change(caller, parent, name, "create")?;
+        match guarded(&dir, name) {
+            Some((profile, guard)) => self.create_guarded(caller, profile, guard, open_flags(flags)),
+            None => self.create_plain(caller, &dir, name, mode, open_flags(flags)),
+        }
+    }
+    /// pread(2).
+    pub fn read(&self, open: &OpenFile, offset: u64, size: usize) -> Outcome<Vec<u8>> {
+        let file = match &open.opened {
+            Opened::Ordinary(file) => file,
+            Opened::SlotReader(file) => file,
+            Opened::SlotWriter(writer) => return Ok(writer.read(offset, size)),
+        };
+        let mut bytes = vec![0; size];
+        let mut filled = 0;
+        while filled < size {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+    /// pwrite(2), or an append.
+    pub fn write(
+        &self,
+        caller: &Caller,
+        open: &OpenFile,
+        offset: u64,
+        append: bool,
+        data: &[u8],
+    ) -> Outcome<usize> {
+        match &open.opened {
+            Opened::Ordinary(file) if append => Ok(fd::append(file, data)?),
+            Opened::Ordinary(file) => Ok(file.write_at(data, offset)?),
+            Opened::SlotReader(_) => Err(Denied::os(libc::EBADF)),
+            Opened::SlotWriter(writer) => self.write_slot(caller, writer, offset, append, data),
+        }
+    }
+    /// One close(2): the last place where a writer can be told that its credential was refused.
+    pub fn flush(&self, caller: &Caller, open: &OpenFile) -> Outcome<()> {
+        match &open.opened {
+            Opened::SlotWriter(writer) => self.flush_slot(caller, writer),
+            Opened::Ordinary(_) | Opened::SlotReader(_) => Ok(()),
+        }
+    }
+    /// fsync(2). What a slot's readers see is on disk already.
+    pub fn fsync(&self, _caller: &Caller, open: &OpenFile, data_only: bool) -> Outcome<()> {
+        match &open.opened {
+            Opened::Ordinary(file) if data_only => Ok(file.sync_data()?),
+            Opened::Ordinary(file) => Ok(file.sync_all()?),
+            Opened::SlotReader(_) | Opened::SlotWriter(_) => Ok(()),
+        }
+    }
+    /// The last close.
+    pub fn release(&self, open: &OpenFile) {
+        if let Opened::SlotWriter(writer) = &open.opened {
+            self.release_slot(writer);
+        }
+    }
+    /// mkdir(2).
+    pub fn mkdir(&self, caller: &Caller, parent: FileId, name: &OsStr, mode: u32) -> Outcome<FileEntry> {
+        let dir = self.change(caller, parent, name, "mkdir")?;
+        if let Some((profile, guard)) = guarded(&dir, name) {
+            let advice = "This name is a login's and can't be a directory's. Choose another name.";
+            return Err(self.refuse_identity(caller, "mkdir", profile, &guard, advice));
+        }
+        self.mkdir_plain(caller, &dir, name, mode)
+    }
+    /// rmdir(2).
+    pub fn rmdir(&self, caller: &Caller, parent: FileId, name: &OsStr) -> Outcome<()> {
+        let dir = self.change(caller, parent, name, "rmdir")?;
+        self.remove_plain(caller, &dir, name, AtFlags::REMOVEDIR)
+    }
+    /// unlink(2).
+    pub fn unlink(&self, caller: &Caller, parent: FileId, name: &OsStr) -> Outcome<()> {
+        let dir = self.change(caller, parent, name, "unlink")?;
+        if let Some((profile, guard)) = guarded(&dir, name)
+            && let Some(done) = self.unlink_guarded(caller, profile, &guard)?
+        {
+            return Ok(done);
+        }
+        self.remove_plain(caller, &dir, name, AtFlags::empty())
+    }
+    /// symlink(2): also how a live link is made.
+    pub fn symlink(
+        &self,
+        caller: &Caller,
+        parent: FileId,
+        name: &OsStr,
+        target: &OsStr,
+    ) -> Outcome<FileEntry> {
+        let dir = self.change(caller, parent, name, "symlink")?;
+        let make = || Ok(rustix::fs::symlinkat(target, &dir.handle, name)?);
+        match guarded(&dir, name) {
+            Some((profile, GuardedName::LiveLink)) => {
+                if fd::find(&dir.handle, name)?.is_some() {
+                    return Err(Denied::os(libc::EEXIST));
+                }
+                self.switch_by(caller, "symlink", profile, target, make)?;
+            }
+            // A link with a slot's name is no slot: it is how some programs name their temp link.
+            Some(_) | None => make().map_err(Denied::Io)?,
+        }
+        self.adopt_new(caller, &dir, name, None)
+    }
+    /// readlink(2).
+    pub fn readlink(&self, id: FileId) -> Outcome<OsString> {
+        match self.nodes.get(id)? {
+            Node::Plain(plain) => Ok(fd::read_link(&plain.handle)?),
+            Node::Slot(_) => Err(Denied::os(libc::EINVAL)),
+        }
+    }
+    /// link(2).
+    pub fn link(&self, caller: &Caller, id: FileId, parent: FileId, name: &OsStr) -> Outcome<FileEntry> {
+        let dir = self.change(caller, parent, name, "link")?;
+        self.link_plain(caller, self.nodes.get(id)?, &dir, name)
+    }
+    /// renameat2(2) with its flags: of a temp file over a live link (writes the slot), of a symlink
+    /// over a live link (switches), or of anything ordinary.
+    pub fn rename(
+        &self,
+        caller: &Caller,
+        parent: FileId,
+        name: &OsStr,
+        new_parent: FileId,
+        new_name: &OsStr,
+        flags: u32,
+    ) -> Outcome<()> {
+        let dir = self.change(caller, parent, name, "rename")?;
+        let new_dir = self.change(caller, new_parent, new_name, "rename")?;
+        let flags = RenameFlags::from_bits_retain(flags);
+        self.rename_within(caller, (&dir, name), (&new_dir, new_name), flags)
+    }
+    /// Whether names (and attributes) in this directory may not be cached by the kernel: in a
+    /// profile's top a rename may be turned into a write-through, and where several users share the
+    /// mount each lookup is checked for its caller.
+    pub fn names_are_volatile(&self, id: FileId) -> bool {
+        self.as_root || self.nodes.dir(id).is_ok_and(|dir| dir.top().is_some())
+    }
+}

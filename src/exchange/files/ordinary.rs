@@ -1,0 +1,403 @@
+//! What ordinary files do: as on the disk below, with the caller's rights.
+
+use super::access::{self, Operation, SEARCH, WRITE};
+use super::fd::{self, FileKey};
+use super::guard::guarded;
+use super::nodes::{Node, Plain, SlotNode};
+use super::process::Process;
+use super::profile::{HALF_MADE, Profile};
+use super::{DirEntry, FileEntry, Files, Office, OpenFile, Opened, SetAttr, wanted};
+use crate::exchange::{Attempt, Attr, Caller, Denied, NodeKind, Outcome};
+use crate::rules::credential::{GuardedName, LIVE_LINK, REFRESH_LOCK};
+use crate::rules::{Refusal, Rule};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+const SETGID: u32 = 0o2000;
+
+impl Files {
+    pub(in crate::exchange) fn office(&self) -> Outcome<Arc<dyn Office>> {
+        // Gone only while the exchange is being closed.
+        self.office.upgrade().ok_or_else(|| Denied::os(libc::EIO))
+    }
+
+    pub(super) fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
+        match self.office() {
+            Ok(office) => office.refuse(caller, attempt, refusal),
+            Err(_) => Denied::Refused(refusal),
+        }
+    }
+
+    /// The profiles by name.
+    pub(in crate::exchange) fn profiles(&self) -> impl Iterator<Item = &Arc<Profile>> {
+        self.profiles.values()
+    }
+
+    pub(super) fn is_root(&self, dir: &Plain) -> bool {
+        dir.key == self.root.key
+    }
+
+    /// Whom a new file is given to; `None` where it stays the daemon's own.
+    pub(super) fn new_owner(&self, caller: &Caller) -> Option<(u32, u32)> {
+        self.as_root.then_some((caller.uid, caller.gid))
+    }
+
+    /// A path of the tree, for refusals.
+    pub(super) fn tree_path(&self, node: &Node, child: Option<&OsStr>) -> String {
+        let mut path = match node {
+            Node::Slot(slot) => slot.profile.slot_path(&slot.slot).into(),
+            Node::Plain(plain) => {
+                let base = fd::location(&self.root.handle).unwrap_or_default();
+                let here = fd::location(&plain.handle).unwrap_or_default();
+                let within = here.strip_prefix(&base).map(Path::to_owned).unwrap_or_default();
+                if within.as_os_str().is_empty() {
+                    "credentials".into()
+                } else {
+                    Path::new("credentials").join(within)
+                }
+            }
+        };
+        if let Some(child) = child {
+            path = path.join(child);
+        }
+        path.to_string_lossy().into_owned()
+    }
+
+    /// A directory that `caller` may search for `name`.
+    pub(super) fn enter(
+        &self,
+        caller: &Caller,
+        parent: super::FileId,
+        name: &OsStr,
+        operation: &'static str,
+    ) -> Outcome<Plain> {
+        let dir = self.nodes.dir(parent)?;
+        check_name(name)?;
+        let node = Node::Plain(dir.clone());
+        let operation = Operation { name: operation, node: &node, child: Some(name) };
+        let standing = self.standing(caller, &operation, false)?;
+        self.check_dir(caller, standing, &dir, SEARCH)?;
+        Ok(dir)
+    }
+
+    /// A directory in which `caller` may make or remove `name`.
+    ///
+    /// # Errors
+    /// `authority`; `read-only` directly under credentials/.
+    pub(super) fn change(
+        &self,
+        caller: &Caller,
+        parent: super::FileId,
+        name: &OsStr,
+        operation: &'static str,
+    ) -> Outcome<Plain> {
+        let dir = self.nodes.dir(parent)?;
+        check_name(name)?;
+        let node = Node::Plain(dir.clone());
+        let read_only = if self.is_root(&dir) {
+            Some(
+                "Only profiles are made here, by the operator: add a section [credentials.<name>] to exchange.toml.",
+            )
+        } else if dir.top().is_some() && name.as_bytes().starts_with(HALF_MADE.as_bytes()) {
+            Some("Names that begin so are the exchange's own. Choose another name.")
+        } else {
+            None
+        };
+        if let Some(advice) = read_only {
+            let path = self.tree_path(&node, Some(name));
+            let attempt = Attempt { operation, path: &path, bytes: &[] };
+            return Err(self.refuse(caller, attempt, Refusal::new(Rule::ReadOnly, advice)));
+        }
+        let operation = Operation { name: operation, node: &node, child: Some(name) };
+        let standing = self.standing(caller, &operation, true)?;
+        self.check_dir(caller, standing, &dir, WRITE | SEARCH)?;
+        Ok(dir)
+    }
+
+    /// One name in a directory, counted.
+    pub(super) fn find(&self, dir: &Plain, name: &OsStr) -> Outcome<Option<FileEntry>> {
+        if self.is_root(dir)
+            && let Some(profile) = name.to_str().and_then(|name| self.profiles.get(name))
+        {
+            let metadata = profile.dir.metadata()?;
+            let node = Node::Plain(Plain::new(profile.dir.clone(), &metadata, Some(profile.clone())));
+            return Ok(Some(self.nodes.entry(node, fd::attr(&metadata))));
+        }
+        if dir.top().is_some() && name.as_bytes().starts_with(HALF_MADE.as_bytes()) {
+            return Ok(None);
+        }
+        let Some(handle) = fd::find(&dir.handle, name)? else { return Ok(None) };
+        let metadata = handle.metadata()?;
+        let attr = fd::attr(&metadata);
+        let node = match guarded(dir, name) {
+            Some((profile, GuardedName::Slot(slot))) if metadata.is_file() => {
+                Node::Slot(SlotNode::new(profile.clone(), slot, attr))
+            }
+            _ => Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone())),
+        };
+        Ok(Some(self.nodes.entry(node, attr)))
+    }
+
+    pub(super) fn list_plain(&self, dir: &Plain) -> Outcome<Vec<DirEntry>> {
+        let hides = dir.top().is_some();
+        let open = fd::reopen(&dir.handle, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut entries = Vec::new();
+        for entry in rustix::fs::Dir::new(open).map_err(std::io::Error::from)? {
+            let entry = entry.map_err(std::io::Error::from)?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." || (hides && name.starts_with(HALF_MADE.as_bytes())) {
+                continue;
+            }
+            let name = OsString::from_vec(name.to_vec());
+            let kind = match entry.file_type() {
+                FileType::Directory => NodeKind::Directory,
+                FileType::RegularFile => NodeKind::File,
+                FileType::Symlink => NodeKind::Symlink,
+                FileType::Unknown => match fd::find(&dir.handle, &name)? {
+                    Some(handle) => fd::kind(handle.metadata()?.file_type()),
+                    None => continue,
+                },
+                _ => NodeKind::Other,
+            };
+            entries.push(DirEntry { name, kind, ino: entry.ino() });
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn open_plain(&self, caller: &Caller, plain: &Plain, flags: OFlags) -> Outcome<OpenFile> {
+        let (read, write) = wanted(flags);
+        let node = Node::Plain(plain.clone());
+        let standing =
+            self.standing(caller, &Operation { name: "open", node: &node, child: None }, write != 0)?;
+        let metadata = plain.handle.metadata()?;
+        match fd::kind(metadata.file_type()) {
+            NodeKind::File => {}
+            NodeKind::Directory => return Err(Denied::os(libc::EISDIR)),
+            NodeKind::Symlink => return Err(Denied::os(libc::ELOOP)),
+            NodeKind::Other => return Err(Denied::os(libc::ENXIO)),
+        }
+        self.check_mode(caller, standing, &metadata, read | write)?;
+        let file = fd::reopen(&plain.handle, for_disk(flags))?;
+        Ok(OpenFile { opened: Opened::Ordinary(Arc::new(file)) })
+    }
+
+    pub(super) fn create_plain(
+        &self,
+        caller: &Caller,
+        dir: &Plain,
+        name: &OsStr,
+        mode: u32,
+        flags: OFlags,
+    ) -> Outcome<(FileEntry, OpenFile)> {
+        let make = for_disk(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file: File = match rustix::fs::openat(&dir.handle, name, make, Mode::RUSR | Mode::WUSR) {
+            Ok(fd) => fd.into(),
+            Err(rustix::io::Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
+                // Somebody made it since lookup.
+                let entry = self.find(dir, name)?.ok_or_else(|| Denied::os(libc::ENOENT))?;
+                return match self.open(caller, entry.id, flags.bits() as i32) {
+                    Ok(open) => Ok((entry, open)),
+                    Err(denied) => {
+                        self.nodes.forget(entry.id, 1);
+                        Err(denied)
+                    }
+                };
+            }
+            Err(e) => return Err(Denied::Io(e.into())),
+        };
+        let entry = self.adopt_new(caller, dir, name, Some(mode))?;
+        Ok((entry, OpenFile { opened: Opened::Ordinary(Arc::new(file)) }))
+    }
+
+    /// Gives a name just made to its caller, with its mode; counts one reference to it.
+    pub(super) fn adopt_new(
+        &self,
+        caller: &Caller,
+        dir: &Plain,
+        name: &OsStr,
+        mode: Option<u32>,
+    ) -> Outcome<FileEntry> {
+        let handle = fd::at(&dir.handle, name)?;
+        let parent = dir.handle.metadata()?;
+        let inherits_group = parent.mode() & SETGID != 0;
+        if let Some((uid, gid)) = self.new_owner(caller) {
+            fd::chown(&handle, Some(uid), (!inherits_group).then_some(gid))?;
+        }
+        if let Some(mut mode) = mode {
+            if inherits_group && handle.metadata()?.is_dir() {
+                mode |= SETGID;
+            }
+            fd::chmod(&handle, mode & 0o7777)?;
+        }
+        let metadata = handle.metadata()?;
+        let node = Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone()));
+        Ok(self.nodes.entry(node, fd::attr(&metadata)))
+    }
+
+    pub(super) fn mkdir_plain(
+        &self,
+        caller: &Caller,
+        dir: &Plain,
+        name: &OsStr,
+        mode: u32,
+    ) -> Outcome<FileEntry> {
+        rustix::fs::mkdirat(&dir.handle, name, Mode::RWXU).map_err(std::io::Error::from)?;
+        let entry = self.adopt_new(caller, dir, name, Some(mode))?;
+        if let Some(profile) = dir.top()
+            && name == REFRESH_LOCK
+            && let Node::Plain(lock) = self.nodes.get(entry.id)?
+        {
+            profile.lock_taken(Process::of(caller.pid), &lock.handle.metadata()?);
+        }
+        Ok(entry)
+    }
+
+    pub(super) fn remove_plain(
+        &self,
+        caller: &Caller,
+        dir: &Plain,
+        name: &OsStr,
+        flags: AtFlags,
+    ) -> Outcome<()> {
+        let node = Node::Plain(dir.clone());
+        let operation = Operation { name: "unlink", node: &node, child: Some(name) };
+        let standing = self.standing(caller, &operation, true)?;
+        self.check_sticky(caller, standing, dir, &fd::at(&dir.handle, name)?.metadata()?)?;
+        Ok(rustix::fs::unlinkat(&dir.handle, name, flags).map_err(std::io::Error::from)?)
+    }
+
+    pub(super) fn link_plain(
+        &self,
+        caller: &Caller,
+        node: Node,
+        dir: &Plain,
+        name: &OsStr,
+    ) -> Outcome<FileEntry> {
+        const ADVICE: &str =
+            "A login has one name, so that nothing reaches it unjudged. Copy an ordinary file instead.";
+        let plain = match &node {
+            Node::Slot(slot) => {
+                let guard = GuardedName::Slot(slot.slot.clone());
+                return Err(self.refuse_identity(caller, "link", &slot.profile, &guard, ADVICE));
+            }
+            Node::Plain(plain) => plain,
+        };
+        if let Some((profile, guard)) = guarded(dir, name) {
+            return Err(self.refuse_identity(caller, "link", profile, &guard, ADVICE));
+        }
+        if let Some(profile) = &plain.profile
+            && let Some(live) = fd::find(&profile.dir, OsStr::new(LIVE_LINK))?
+            && FileKey::of(&live.metadata()?) == plain.key
+        {
+            return Err(self.refuse_identity(caller, "link", profile, &GuardedName::LiveLink, ADVICE));
+        }
+        if !same_profile(plain, dir) {
+            return Err(Denied::os(libc::EXDEV));
+        }
+        fd::link(&plain.handle, &dir.handle, name)?;
+        let attr = fd::attr(&plain.handle.metadata()?);
+        Ok(self.nodes.entry(node, attr))
+    }
+
+    pub(super) fn rename_within(
+        &self,
+        caller: &Caller,
+        (dir, name): (&Plain, &OsStr),
+        (new_dir, new_name): (&Plain, &OsStr),
+        flags: RenameFlags,
+    ) -> Outcome<()> {
+        if !same_profile(dir, new_dir) {
+            // As between two disks: who may use a file is its profile's to say. mv copies then.
+            return Err(Denied::os(libc::EXDEV));
+        }
+        let node = Node::Plain(dir.clone());
+        let operation = Operation { name: "rename", node: &node, child: Some(name) };
+        let standing = self.standing(caller, &operation, true)?;
+        for (dir, name) in [(dir, name), (new_dir, new_name)] {
+            if let Some(handle) = fd::find(&dir.handle, name)? {
+                let metadata = handle.metadata()?;
+                self.check_sticky(caller, standing, dir, &metadata)?;
+                if metadata.is_dir() && dir.key != new_dir.key {
+                    self.check_mode(caller, standing, &metadata, WRITE)?; // its `..` changes
+                }
+            }
+        }
+        if let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)? {
+            return Ok(done);
+        }
+        Ok(rustix::fs::renameat_with(&dir.handle, name, &new_dir.handle, new_name, flags)
+            .map_err(std::io::Error::from)?)
+    }
+
+    pub(super) fn set_plain_attr(
+        &self,
+        caller: &Caller,
+        plain: &Plain,
+        open: Option<&OpenFile>,
+        change: SetAttr,
+    ) -> Outcome<Attr> {
+        let node = Node::Plain(plain.clone());
+        let standing =
+            self.standing(caller, &Operation { name: "setattr", node: &node, child: None }, true)?;
+        let handle = &plain.handle;
+        let metadata = handle.metadata()?;
+        if change.uid.is_some() || change.gid.is_some() {
+            let gives_away = change.uid.is_some_and(|uid| uid != metadata.uid());
+            let foreign_group =
+                change.gid.is_some_and(|gid| gid != metadata.gid() && !access::in_group(caller, gid));
+            self.check_owner(caller, standing, &metadata)?;
+            if (gives_away || foreign_group) && !standing.exempt {
+                return Err(Denied::os(libc::EPERM));
+            }
+            fd::chown(handle, change.uid, change.gid)?;
+        }
+        if let Some(mut mode) = change.mode {
+            self.check_owner(caller, standing, &metadata)?;
+            if !standing.exempt && !access::in_group(caller, metadata.gid()) {
+                mode &= !SETGID;
+            }
+            fd::chmod(handle, mode & 0o7777)?;
+        }
+        if let Some(size) = change.size {
+            match open.map(|open| &open.opened) {
+                Some(Opened::Ordinary(file)) => file.set_len(size)?,
+                _ => {
+                    self.check_mode(caller, standing, &metadata, WRITE)?;
+                    fd::reopen(handle, OFlags::WRONLY)?.set_len(size)?;
+                }
+            }
+        }
+        if change.atime.is_some() || change.mtime.is_some() {
+            if self.check_owner(caller, standing, &metadata).is_err() {
+                self.check_mode(caller, standing, &metadata, WRITE)?;
+            }
+            fd::set_times(handle, change.atime, change.mtime)?;
+        }
+        Ok(fd::attr(&handle.metadata()?))
+    }
+}
+
+/// The flags that the file on disk is opened with. Appends are placed by write(), creation and
+/// following have been done by the kernel, and the daemon's buffers are not aligned for O_DIRECT.
+fn for_disk(flags: OFlags) -> OFlags {
+    flags & (OFlags::RWMODE | OFlags::TRUNC)
+}
+
+fn same_profile(a: &Plain, b: &Plain) -> bool {
+    let name = |plain: &Plain| plain.profile.as_ref().map(|profile| profile.name.clone());
+    name(a) == name(b)
+}
+
+/// EINVAL for what is no name of an entry. The kernel never sends one.
+fn check_name(name: &OsStr) -> Outcome<()> {
+    let bytes = name.as_bytes();
+    if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
+        return Err(Denied::os(libc::EINVAL));
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Which process a calling thread belongs to, as the kernel shows it in /proc.
+
+use std::fs;
+
+/// A process and its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::exchange) struct Process {
+    /// Thread group id: what users call the pid.
+    pub tgid: u32,
+    /// Process group id.
+    pub pgrp: u32,
+}
+
+impl Process {
+    /// Of a thread. `None` if it is gone, in another pid namespace, or there is no /proc.
+    pub fn of(tid: u32) -> Option<Self> {
+        let tgid = status_field(tid, "Tgid:")?.trim().parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
+        // The second field is the program's name in parentheses, which may hold anything.
+        let pgrp = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(2)?.parse().ok()?;
+        Some(Process { tgid, pgrp })
+    }
+}
+
+/// The supplementary groups of a thread; none where they are unknown.
+pub(super) fn groups(tid: u32) -> Vec<u32> {
+    status_field(tid, "Groups:")
+        .map(|groups| groups.split_ascii_whitespace().filter_map(|g| g.parse().ok()).collect())
+        .unwrap_or_default()
+}
+
+fn status_field(tid: u32, name: &str) -> Option<String> {
+    if tid == 0 {
+        return None; // the caller is in a pid namespace that is not ours
+    }
+    let status = fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_belongs_to_its_process_and_group() {
+        let tid = std::thread::spawn(|| {
+            let thread = fs::read_link("/proc/thread-self").unwrap();
+            let tid = thread.file_name().unwrap().to_str().unwrap().parse().unwrap();
+            (tid, Process::of(tid))
+        });
+        let (tid, process) = tid.join().unwrap();
+        let process = process.unwrap();
+        assert_ne!(tid, std::process::id());
+        assert_eq!(process.tgid, std::process::id());
+        assert_eq!(process.pgrp, rustix::process::getpgrp().as_raw_nonzero().get() as u32);
+    }
+
+    #[test]
+    fn an_unknown_process_is_none() {
+        assert_eq!(Process::of(0), None);
+        assert_eq!(Process::of(u32::MAX), None);
+    }
+}

@@ -1,0 +1,498 @@
+//! One profile on disk: its slots, its live link, its refresh lock. What the guard decides is committed here.
+
+use super::fd::{self, FileKey};
+use super::process::Process;
+use crate::exchange::config::ProfileConfig;
+use crate::rules::credential::{
+    self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, REFRESH_LOCK, REFRESH_LOCK_SECONDS, SlotName,
+    SlotRef, Verdict, Witness,
+};
+use crate::rules::{Refusal, Rule};
+use crate::wire::credential::{Credential, CredentialFile, parse_claude};
+use crate::wire::time::Timestamp;
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{File, Metadata};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+
+/// How the names of a half-made slot or link begin. Hidden from the tree, swept at the next start.
+pub(super) const HALF_MADE: &str = ".baton-half-made.";
+
+/// Why a change was not made; not recorded yet.
+#[derive(Debug)]
+pub(in crate::exchange) enum Fault {
+    Broke(Refusal),
+    Io(io::Error),
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Fault::Broke(refusal)
+    }
+}
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Fault::Io(error)
+    }
+}
+impl From<rustix::io::Errno> for Fault {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Fault::Io(errno.into())
+    }
+}
+impl From<Fault> for String {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Broke(refusal) => refusal.to_string(),
+            Fault::Io(error) => error.to_string(),
+        }
+    }
+}
+
+/// Why new bytes may enter a slot.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::exchange) enum Grounds {
+    /// The rule decides.
+    Judged(Witness),
+    /// The operator has decided.
+    Adopted,
+}
+
+/// A slot's new content, on disk.
+#[derive(Debug)]
+pub(in crate::exchange) struct Accepted {
+    /// `None`: adopted.
+    pub verdict: Option<Verdict>,
+    pub credential: Credential,
+    /// Whether any byte changed.
+    pub changed: bool,
+}
+
+/// What `.credentials.json` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::exchange) enum Live {
+    Absent,
+    /// A link to a slot, which may be missing.
+    To(SlotName),
+    /// A regular file, or a link to elsewhere, put there behind the mount.
+    Other,
+}
+
+/// What was last decided about a slot, and when.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::exchange) struct LastVerdict {
+    pub name: &'static str,
+    pub at: Timestamp,
+}
+
+/// The refresh lock as it is now.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::exchange) struct RefreshLock {
+    /// Who made it through the mount, if it was made there.
+    pub holder: Option<Process>,
+    /// Seconds since it was last touched.
+    pub age_seconds: i64,
+}
+
+impl RefreshLock {
+    pub fn is_stale(&self) -> bool {
+        self.age_seconds >= REFRESH_LOCK_SECONDS
+    }
+}
+
+/// A slot's content as it was read. While `file` is open, no other file can get its inode number.
+struct Seen {
+    file: File,
+    bytes: Vec<u8>,
+    metadata: Metadata,
+}
+
+#[derive(Clone, Copy)]
+struct Holder {
+    process: Process,
+    lock: FileKey,
+}
+
+/// A profile's directory.
+pub(in crate::exchange) struct Profile {
+    pub name: String,
+    pub config: ProfileConfig,
+    pub(super) dir: Arc<File>,
+    pub(super) key: FileKey,
+    /// Held while a slot or the live link is replaced.
+    commit: Mutex<()>,
+    holder: Mutex<Option<Holder>>,
+    last: Mutex<BTreeMap<SlotName, LastVerdict>>,
+    next_half_made: AtomicU64,
+}
+
+impl Profile {
+    /// Opens credentials/<name>/, making it if it is missing, and removes what a crash left half made.
+    pub(super) fn open(credentials: &File, name: &str, config: ProfileConfig) -> io::Result<Self> {
+        match rustix::fs::mkdirat(credentials, name, Mode::RWXU) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = File::from(rustix::fs::openat(credentials, name, flags, Mode::empty())?);
+        let key = FileKey::of(&dir.metadata()?);
+        let profile = Profile {
+            name: name.to_owned(),
+            config,
+            dir: Arc::new(dir),
+            key,
+            commit: Mutex::default(),
+            holder: Mutex::default(),
+            last: Mutex::default(),
+            next_half_made: AtomicU64::new(0),
+        };
+        for name in profile.names()? {
+            if name.starts_with(HALF_MADE.as_bytes()) {
+                rustix::fs::unlinkat(&profile.dir, OsStr::from_bytes(&name), AtFlags::empty())?;
+            }
+        }
+        Ok(profile)
+    }
+
+    /// A slot of this profile, to word refusals.
+    pub fn slot_ref<'a>(&'a self, slot: &'a SlotName) -> SlotRef<'a> {
+        SlotRef { profile: &self.name, slot }
+    }
+
+    /// A name's path in the tree.
+    pub fn path(&self, name: &str) -> String {
+        format!("credentials/{}/{name}", self.name)
+    }
+
+    /// A slot's path in the tree.
+    pub fn slot_path(&self, slot: &SlotName) -> String {
+        self.path(&slot.file_name())
+    }
+
+    fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.dir)? {
+            names.push(entry?.file_name().to_bytes().to_vec());
+        }
+        Ok(names)
+    }
+
+    /// The slots, by name.
+    pub fn slots(&self) -> io::Result<Vec<SlotName>> {
+        let mut slots = Vec::new();
+        for name in self.names()? {
+            if let Some(GuardedName::Slot(slot)) = GuardedName::of(&name)
+                && self.slot_handle(&slot)?.is_some()
+            {
+                slots.push(slot);
+            }
+        }
+        slots.sort();
+        Ok(slots)
+    }
+
+    /// A handle to a slot's file; `None` where no regular file has its name.
+    pub(super) fn slot_handle(&self, slot: &SlotName) -> io::Result<Option<File>> {
+        let handle = fd::find(&self.dir, OsStr::new(&slot.file_name()))?;
+        Ok(match handle {
+            Some(handle) if handle.metadata()?.is_file() => Some(handle),
+            _ => None,
+        })
+    }
+
+    /// A slot's file, for reading.
+    pub(super) fn slot_file(&self, slot: &SlotName) -> io::Result<Option<File>> {
+        self.slot_handle(slot)?.map(|handle| fd::reopen(&handle, OFlags::RDONLY)).transpose()
+    }
+
+    fn see(&self, slot: &SlotName) -> io::Result<Option<Seen>> {
+        let Some(file) = self.slot_file(slot)? else { return Ok(None) };
+        let metadata = file.metadata()?;
+        let bytes = read_up_to_limit(&file)?;
+        Ok(Some(Seen { file, bytes, metadata }))
+    }
+
+    fn is_still(&self, slot: &SlotName, seen: Option<&Seen>) -> io::Result<bool> {
+        let present = self.slot_handle(slot)?.map(|handle| handle.metadata()).transpose()?;
+        let stamp = |m: &Metadata| (FileKey::of(m), m.ctime(), m.ctime_nsec(), m.len());
+        Ok(present.as_ref().map(stamp) == seen.map(|seen| stamp(&seen.metadata)))
+    }
+
+    /// A slot's bytes.
+    pub fn slot_bytes(&self, slot: &SlotName) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.see(slot)?.map(|seen| seen.bytes))
+    }
+
+    /// What the live link is.
+    pub fn live(&self) -> io::Result<Live> {
+        let Some(handle) = fd::find(&self.dir, OsStr::new(LIVE_LINK))? else { return Ok(Live::Absent) };
+        if !handle.metadata()?.is_symlink() {
+            return Ok(Live::Other);
+        }
+        let target = fd::read_link(&handle)?;
+        Ok(credential::link_target(target.as_bytes()).map_or(Live::Other, Live::To))
+    }
+
+    /// Replaces a slot's content, if there are grounds to. With `link_first`, it is the profile's first
+    /// login: the live link is made as well.
+    pub(in crate::exchange) fn submit(
+        &self,
+        slot: &SlotName,
+        bytes: &[u8],
+        grounds: Grounds,
+        owner: Option<(u32, u32)>,
+        link_first: bool,
+        now: Timestamp,
+    ) -> Result<Accepted, Fault> {
+        let outcome = self.try_submit(slot, bytes, grounds, owner, link_first, now);
+        let name = match &outcome {
+            Ok(Accepted { verdict, .. }) => verdict.map_or("adopted", Verdict::name),
+            Err(Fault::Broke(_)) => "refused",
+            Err(Fault::Io(_)) => return outcome,
+        };
+        self.last.lock().insert(slot.clone(), LastVerdict { name, at: now });
+        outcome
+    }
+
+    fn try_submit(
+        &self,
+        slot: &SlotName,
+        bytes: &[u8],
+        grounds: Grounds,
+        owner: Option<(u32, u32)>,
+        link_first: bool,
+        now: Timestamp,
+    ) -> Result<Accepted, Fault> {
+        let new = parse_claude(bytes).map_err(|e| {
+            let what = format!(
+                "These bytes are no login ({e}), so slot {slot} keeps its own. Write the whole file."
+            );
+            Refusal::new(Rule::Identity, what)
+        })?;
+        let at = self.slot_ref(slot);
+        loop {
+            let seen = self.see(slot)?;
+            let old = seen.as_ref().and_then(|seen| login(&seen.bytes));
+            let verdict = match grounds {
+                Grounds::Judged(witness) => {
+                    Some(credential::judge(at, old.as_ref(), &new, witness, now, self.config.strict)?)
+                }
+                Grounds::Adopted => None,
+            };
+            let CredentialFile::Login(credential) = &new else {
+                let what = format!(
+                    "These bytes are a login without tokens (a stub), which never enters slot {slot}."
+                );
+                return Err(Refusal::new(Rule::Identity, what).into());
+            };
+            let commit = self.commit.lock();
+            if !self.is_still(slot, seen.as_ref())? {
+                continue; // another writer came first: these bytes are judged against its login
+            }
+            if link_first {
+                self.check_unused()?;
+                // The link before the slot: after a crash between the two, the next login still finds its way.
+                rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, LIVE_LINK)?;
+                if let (Some((uid, gid)), Some(link)) = (owner, fd::find(&self.dir, OsStr::new(LIVE_LINK))?) {
+                    fd::chown(&link, Some(uid), Some(gid))?;
+                }
+            }
+            let changed = seen.as_ref().is_none_or(|seen| seen.bytes != bytes);
+            if changed {
+                let kept = seen.as_ref().map(|seen| (seen.metadata.uid(), seen.metadata.gid()));
+                self.replace(slot, bytes, owner.and(kept).or(owner))?;
+            }
+            drop(commit);
+            // Keeping the old file open until here is what makes `is_still` exact.
+            drop(seen.map(|seen| seen.file));
+            return Ok(Accepted { verdict, credential: credential.clone(), changed });
+        }
+    }
+
+    /// Whether a login may become the profile's first: no link, no slot.
+    pub(super) fn check_unused(&self) -> Result<(), Fault> {
+        if self.live()? == Live::Absent && self.slots()?.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::new(Rule::Identity, self.switch_first()).into())
+    }
+
+    /// The sentence for a write through a live link that selects no slot.
+    pub(super) fn switch_first(&self) -> String {
+        format!(
+            "{} selects no slot, so it is not known whose login this is. Switch first: \
+             ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}, then write again.",
+            self.path(LIVE_LINK)
+        )
+    }
+
+    fn half_made(&self) -> String {
+        // The name lives inside one locked exchange, so a count and the process suffice.
+        let n = self.next_half_made.fetch_add(1, Ordering::Relaxed);
+        format!("{HALF_MADE}{}.{n}", std::process::id())
+    }
+
+    /// Atomically, and on disk when it returns. Always a fresh file: one that a writer made could
+    /// still be open or have another name, through which it could be changed unjudged.
+    fn replace(&self, slot: &SlotName, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+        let half_made = self.half_made();
+        let done = (|| {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mode = Mode::RUSR | Mode::WUSR;
+            let mut file = File::from(rustix::fs::openat(&self.dir, half_made.as_str(), flags, mode)?);
+            if let Some((uid, gid)) = owner {
+                fd_chown(&file, uid, gid)?;
+            }
+            rustix::fs::fchmod(&file, mode)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, slot.file_name().as_str())?;
+            rustix::fs::fsync(&self.dir)?;
+            Ok(())
+        })();
+        if done.is_err() {
+            // Best effort: what stays is hidden, and swept at the next start.
+            let _ = rustix::fs::unlinkat(&self.dir, half_made.as_str(), AtFlags::empty());
+        }
+        done
+    }
+
+    /// Points the live link at a slot by `perform`, if the slot may be switched to.
+    pub(in crate::exchange) fn switch(
+        &self,
+        slot: &SlotName,
+        now: Timestamp,
+        perform: impl FnOnce() -> io::Result<()>,
+    ) -> Result<Credential, Fault> {
+        let stale = |what: String| Refusal::new(Rule::StaleSlot, what);
+        let _commit = self.commit.lock();
+        let name = &self.name;
+        let bytes = match self.slot_bytes(slot) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                let what = format!("{name} has no slot {slot}; `baton credentials status` lists its slots.");
+                return Err(stale(what).into());
+            }
+            Err(e) => return Err(stale(format!("Slot {slot} of {name} can't be read ({e}).")).into()),
+        };
+        let Some(credential) = login(&bytes) else {
+            let what = format!("Slot {slot} of {name} holds no readable login; write one to it first.");
+            return Err(stale(what).into());
+        };
+        credential::check_fresh(self.slot_ref(slot), &credential, now)?;
+        perform()?;
+        rustix::fs::fsync(&self.dir)?;
+        Ok(credential)
+    }
+
+    /// Points the live link at a slot, whatever it was.
+    pub(in crate::exchange) fn relink(&self, slot: &SlotName) -> io::Result<()> {
+        let half_made = self.half_made();
+        rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, half_made.as_str())?;
+        rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, LIVE_LINK)?;
+        Ok(())
+    }
+
+    /// Removes a slot that is not live; `keep` gets its bytes before they go. `None`: there is no such slot.
+    pub(super) fn remove(
+        &self,
+        slot: &SlotName,
+        mut keep: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<Option<Option<Credential>>, Fault> {
+        loop {
+            let Some(seen) = self.see(slot)? else { return Ok(None) };
+            keep(&seen.bytes)?;
+            let _commit = self.commit.lock();
+            if self.live()? == Live::To(slot.clone()) {
+                let what = format!("Slot {slot} is live. Switch to another slot before removing it.");
+                return Err(Refusal::new(Rule::Identity, what).into());
+            }
+            if self.is_still(slot, Some(&seen))? {
+                rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty())?;
+                return Ok(Some(login(&seen.bytes)));
+            }
+        }
+    }
+
+    /// Takes in a login that lies where the live link belongs, as a program left it before there was a
+    /// guard: it becomes the first slot. `None` where there is nothing to take in.
+    pub(super) fn take_in(&self, as_root: bool, now: Timestamp) -> Result<Option<Accepted>, Fault> {
+        let slot = SlotName::first();
+        let Some(handle) = fd::find(&self.dir, OsStr::new(LIVE_LINK))? else { return Ok(None) };
+        if !handle.metadata()?.is_file() || self.slot_handle(&slot)?.is_some() {
+            return Ok(None);
+        }
+        let file = fd::reopen(&handle, OFlags::RDONLY)?;
+        let bytes = read_up_to_limit(&file)?;
+        let metadata = file.metadata()?;
+        let owner = as_root.then_some((metadata.uid(), metadata.gid()));
+        let grounds = Grounds::Judged(Witness::default());
+        let accepted = self.submit(&slot, &bytes, grounds, owner, false, now)?;
+        self.relink(&slot)?;
+        Ok(Some(accepted))
+    }
+
+    /// Notes who made the refresh lock.
+    pub(super) fn lock_taken(&self, process: Option<Process>, lock: &Metadata) {
+        *self.holder.lock() = process.map(|process| Holder { process, lock: FileKey::of(lock) });
+    }
+
+    /// The refresh lock, if it exists.
+    pub fn refresh_lock(&self, now: Timestamp) -> io::Result<Option<RefreshLock>> {
+        let Some(handle) = fd::find(&self.dir, OsStr::new(REFRESH_LOCK))? else { return Ok(None) };
+        let metadata = handle.metadata()?;
+        if !metadata.is_dir() {
+            return Ok(None);
+        }
+        let holder = *self.holder.lock();
+        let holder =
+            holder.filter(|holder| holder.lock == FileKey::of(&metadata)).map(|holder| holder.process);
+        let touched =
+            metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        Ok(Some(RefreshLock { holder, age_seconds: now.unix_seconds().saturating_sub(touched) }))
+    }
+
+    /// Whether a process takes part in a refresh that is under way.
+    pub(super) fn witness(&self, process: Option<Process>, now: Timestamp) -> io::Result<Witness> {
+        let holder = match self.refresh_lock(now)? {
+            Some(lock) if !lock.is_stale() => lock.holder,
+            _ => None,
+        };
+        let holds_refresh_lock = match (holder, process) {
+            (Some(holder), Some(process)) => holder.tgid == process.tgid || holder.pgrp == process.pgrp,
+            _ => false,
+        };
+        Ok(Witness { holds_refresh_lock })
+    }
+
+    /// What was last decided about a slot since the start.
+    pub fn last_verdict(&self, slot: &SlotName) -> Option<LastVerdict> {
+        self.last.lock().get(slot).copied()
+    }
+}
+
+fn fd_chown(file: &File, uid: u32, gid: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))?)
+}
+
+/// The login in a text, if there is one.
+pub(in crate::exchange) fn login(bytes: &[u8]) -> Option<Credential> {
+    match parse_claude(bytes) {
+        Ok(CredentialFile::Login(credential)) => Some(credential),
+        _ => None,
+    }
+}
+
+/// At most one byte more than a credential may have, so that the caller sees what is too long.
+pub(super) fn read_up_to_limit(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_CREDENTIAL_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

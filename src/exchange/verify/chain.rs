@@ -1,0 +1,235 @@
+//! events.jsonl: is the hash chain whole, and what does it say of logs, handoffs and slots?
+
+use super::{Faults, hex, unhex};
+use crate::exchange::handoffs::State;
+use crate::exchange::layout::Layout;
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+
+const FILE: &str = "events.jsonl";
+const CHAIN: &str = "event-chain";
+
+/// Bytes of a log that one event covers.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    pub start: u64,
+    pub end: u64,
+    pub lines: u64,
+    pub sha256: [u8; 32],
+    /// The event's line in events.jsonl.
+    pub event: u64,
+}
+
+/// What the events say of one log.
+#[derive(Debug, Default)]
+pub(super) struct LogHistory {
+    pub segments: Vec<Segment>,
+    /// Up to where the events cover the log.
+    pub end: u64,
+}
+
+/// What the events say of one handoff.
+#[derive(Debug, Clone)]
+pub(super) struct KnownHandoff {
+    /// Of its file.
+    pub sha256: Option<[u8; 32]>,
+    /// The line of the event that put it where it is.
+    pub event: u64,
+}
+
+/// The state that the events lead to, as far as they have been read.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    offset: u64,
+    lines: u64,
+    seq: u64,
+    prev: Option<[u8; 32]>,
+    logs: BTreeMap<String, LogHistory>,
+    /// By directory and name.
+    pub handoffs: BTreeMap<(String, String), KnownHandoff>,
+    /// The ids of all handoffs that were ever published.
+    pub handoff_ids: BTreeSet<String>,
+    /// By profile and slot: the fingerprint's first 12 hex digits, and the event's line.
+    pub slots: BTreeMap<(String, String), (String, u64)>,
+    /// By profile: the slot that the live link was last pointed at, and the event's line.
+    pub live_links: BTreeMap<String, (String, u64)>,
+}
+
+impl Chain {
+    /// How many events were read.
+    pub fn count(&self) -> u64 {
+        self.lines
+    }
+    /// sha256 of the last line.
+    pub fn head(&self) -> Option<String> {
+        self.prev.map(|hash| hex(&hash))
+    }
+    /// What the events say of a log.
+    pub fn log(&self, path: &str) -> Option<&LogHistory> {
+        self.logs.get(path)
+    }
+    /// The logs that the events tell of.
+    pub fn logs(&self) -> impl Iterator<Item = &String> {
+        self.logs.keys()
+    }
+
+    /// Reads the events that have been added since the last time.
+    pub fn read_on(&mut self, layout: &Layout, live: bool, faults: &mut Faults) {
+        if let Err(error) = self.try_read_on(layout, live, faults) {
+            faults.add(FILE, None, "unreadable", error.to_string());
+        }
+    }
+
+    fn try_read_on(&mut self, layout: &Layout, live: bool, faults: &mut Faults) -> std::io::Result<()> {
+        let mut file = File::open(layout.events())?;
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut reader = BufReader::with_capacity(256 * 1024, file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if reader.read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            let Some(line) = line.strip_suffix(b"\n") else {
+                // A live daemon is about to finish it.
+                if !live {
+                    let problem = format!("the last event is torn after {} bytes", line.len());
+                    faults.add_mendable(FILE, Some(self.lines + 1), "torn", problem);
+                }
+                return Ok(());
+            };
+            self.offset += line.len() as u64 + 1;
+            self.lines += 1;
+            self.take(line, faults);
+            self.prev = Some(Sha256::digest(line).into());
+        }
+    }
+
+    fn take(&mut self, line: &[u8], faults: &mut Faults) {
+        let number = Some(self.lines);
+        let event: Map<String, Value> = match serde_json::from_slice(line) {
+            Ok(event) => event,
+            Err(e) => {
+                self.seq += 1;
+                faults.add(FILE, number, CHAIN, format!("not an event: {e}"));
+                return;
+            }
+        };
+        let expected = self.seq + 1;
+        let seq = event.get("seq").and_then(Value::as_u64);
+        let prev = event.get("prev").and_then(Value::as_str).and_then(unhex);
+        match (seq == Some(expected), prev == Some(self.prev.unwrap_or([0; 32]))) {
+            (true, true) => {}
+            (true, false) => faults.add(
+                FILE,
+                number,
+                CHAIN,
+                "prev is not the hash of the line before it: that line, or this one, was edited",
+            ),
+            (false, _) => {
+                let found = seq.map_or("no seq".into(), |seq| format!("seq {seq}"));
+                let problem =
+                    format!("{found} where {expected} belongs: events were dropped, added or reordered here");
+                faults.add(FILE, number, CHAIN, problem);
+            }
+        }
+        self.seq = seq.unwrap_or(expected);
+        if let Err(problem) = self.apply(&event, faults) {
+            faults.add(FILE, number, CHAIN, problem);
+        }
+    }
+
+    fn apply(&mut self, event: &Map<String, Value>, faults: &mut Faults) -> Result<(), String> {
+        let text = |key: &str| {
+            event.get(key).and_then(Value::as_str).ok_or_else(|| format!("the event has no text {key:?}"))
+        };
+        let number = |key: &str| {
+            event.get(key).and_then(Value::as_u64).ok_or_else(|| format!("the event has no number {key:?}"))
+        };
+        match text("event")? {
+            "append" | "recovered" => {
+                let log = self.logs.entry(text("log")?.to_owned()).or_default();
+                let segment = Segment {
+                    start: number("start")?,
+                    end: number("end")?,
+                    lines: number("lines")?,
+                    sha256: unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?,
+                    event: self.lines,
+                };
+                if segment.end < segment.start {
+                    return Err(format!("it ends at byte {} before it starts", segment.end));
+                }
+                if segment.start != log.end {
+                    let problem = format!(
+                        "it covers {} from byte {}, but the events before it end at byte {}",
+                        text("log")?,
+                        segment.start,
+                        log.end
+                    );
+                    faults.add(FILE, Some(self.lines), CHAIN, problem);
+                }
+                log.end = segment.end;
+                log.segments.push(segment);
+            }
+            "truncated" => {
+                let log = self.logs.entry(text("log")?.to_owned()).or_default();
+                log.end = number("end")?;
+                // What was cut off had no event, or its event speaks of bytes that never reached the disk.
+                let end = log.end;
+                log.segments.retain(|segment| segment.end <= end);
+            }
+            "published" => {
+                let known = KnownHandoff {
+                    sha256: Some(unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?),
+                    event: self.lines,
+                };
+                self.handoff_ids.insert(text("handoff_id")?.to_owned());
+                let place = ("handoff".to_owned(), text("name")?.to_owned());
+                if self.handoffs.insert(place, known).is_some() {
+                    return Err(format!("it publishes handoff/{} a second time", text("name")?));
+                }
+            }
+            "claimed" | "completed" | "rejected" | "withdrawn" | "expired" | "moved" => {
+                let from = (text("from_dir")?.to_owned(), text("name")?.to_owned());
+                let to = (text("to_dir")?.to_owned(), text("to_name")?.to_owned());
+                let moved = self.handoffs.remove(&from);
+                let unknown = moved.is_none();
+                let sha256 = moved.and_then(|known| known.sha256);
+                self.handoffs.insert(to, KnownHandoff { sha256, event: self.lines });
+                if unknown {
+                    return Err(format!("it moves {}/{}, which no event put there", from.0, from.1));
+                }
+            }
+            "undone" => {
+                let place = |path: &str| -> Option<(String, String)> {
+                    let (dir, name) = path.rsplit_once('/')?;
+                    State::ALL.iter().any(|s| s.dir() == dir).then(|| (dir.to_owned(), name.to_owned()))
+                };
+                let at = text("at")?;
+                let undone = place(at).and_then(|at| self.handoffs.remove(&at));
+                let undone = undone.ok_or_else(|| format!("it undoes {at}, which no event put there"))?;
+                // A publication goes back to where no agent sees it.
+                if let Some(back_at) = place(text("back_at")?) {
+                    self.handoffs.insert(back_at, undone);
+                }
+            }
+            "credential-removed" => {
+                self.slots.remove(&(text("profile")?.to_owned(), text("slot")?.to_owned()));
+            }
+            name if name.starts_with("credential-") => {
+                let (profile, slot) = (text("profile")?.to_owned(), text("slot")?.to_owned());
+                if name == "credential-switched" {
+                    self.live_links.insert(profile.clone(), (slot.clone(), self.lines));
+                }
+                if let Ok(fingerprint) = text("fingerprint") {
+                    self.slots.insert((profile, slot), (fingerprint.to_owned(), self.lines));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! The logs: is each one, byte for byte, what the events say was appended?
+
+use super::chain::{Chain, LogHistory, Segment};
+use super::lines;
+use super::{Faults, Setting, count};
+use crate::exchange::layout::Layout;
+use crate::rules::Rule;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+/// How many segments and lines ahead a log's events and bytes may get out of step by one fault and
+/// still be brought together again.
+const WINDOW: usize = 64;
+/// The longest stretch that is searched for line ends to do so.
+const WINDOW_BYTES: u64 = 4 << 20;
+
+/// The logs that are on disk or in the events, by their path in the tree.
+pub(super) fn find(layout: &Layout, chain: &Chain) -> BTreeSet<String> {
+    let mut logs: BTreeSet<String> = chain.logs().cloned().collect();
+    for (dir, prefix) in [("", ""), ("inbox", "inbox/")] {
+        for entry in std::fs::read_dir(layout.tree(dir)).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".jsonl") && name != "events.jsonl" {
+                logs.insert(format!("{prefix}{name}"));
+            }
+        }
+    }
+    logs
+}
+
+/// Checks one log against its events and each of its lines by itself. Returns how many lines it has.
+pub(super) fn check(
+    setting: &Setting<'_>,
+    path: &str,
+    history: Option<&LogHistory>,
+    faults: &mut Faults,
+) -> u64 {
+    let try_check = |faults: &mut Faults| -> io::Result<u64> {
+        let file = setting.layout.tree(path);
+        if !std::fs::symlink_metadata(&file)?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let file = File::open(file)?;
+        check_coverage(setting, path, &file, history.unwrap_or(&LogHistory::default()), faults)?;
+        lines::check(setting, path, &file, faults)
+    };
+    match try_check(faults) {
+        Ok(lines) => lines,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            if history.is_some_and(|h| !h.segments.is_empty()) {
+                faults.add(path, None, "missing", "the log is gone, but events tell of lines in it");
+            }
+            0
+        }
+        Err(e) => {
+            faults.add(path, None, "unreadable", e.to_string());
+            0
+        }
+    }
+}
+
+/// Walks through the log and its events side by side. Where they part, the nearest place is sought at
+/// which they agree again, so that one line that was edited, dropped or added is one fault.
+fn check_coverage(
+    setting: &Setting<'_>,
+    path: &str,
+    file: &File,
+    history: &LogHistory,
+    faults: &mut Faults,
+) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    let segments = &history.segments;
+    let (mut next, mut at, mut line) = (0, 0, 1);
+    while let Some(segment) = segments.get(next) {
+        if matches(file, segment, at, size)? {
+            (next, at, line) = (next + 1, at + segment.end - segment.start, line + segment.lines);
+            continue;
+        }
+        let again = agree_again(file, &segments[next..], at, size)?;
+        let lost = &segments[next..next + again.segments];
+        let lost_lines = lost.iter().map(|s| s.lines).sum();
+        let events = match lost {
+            [] => String::new(),
+            [only] => format!("by event {} (events.jsonl)", only.event),
+            [first, .., last] => format!("by events {} to {} (events.jsonl)", first.event, last.event),
+        };
+        let problem = match (again.segments, again.lines) {
+            (0, n) => format!("{} from here on added behind the mount", count(n, "line")),
+            (_, 0) => {
+                format!("{} appended here {events}: dropped behind the mount", count(lost_lines, "line"))
+            }
+            (_, n) => format!(
+                "{} from here on in place of {} appended {events}: edited behind the mount",
+                count(n, "line"),
+                count(lost_lines, "line")
+            ),
+        };
+        faults.add(path, Some(line), Rule::AppendOnly.name(), problem);
+        (next, at, line) = (next + again.segments, at + again.bytes, line + again.lines);
+    }
+    // What a daemon is appending gets its event in a moment.
+    if at < size && !setting.live {
+        let rest = size - at;
+        let problem =
+            format!("{rest} bytes from here to the end have no event: added behind the mount, or a crash");
+        faults.add_mendable(path, Some(line), "uncovered", problem);
+    }
+    Ok(())
+}
+
+/// How much of the events and of the log lies before the place at which they agree again.
+struct Again {
+    segments: usize,
+    bytes: u64,
+    lines: u64,
+}
+
+fn agree_again(file: &File, segments: &[Segment], at: u64, size: u64) -> io::Result<Again> {
+    let starts = line_starts(file, at, size)?;
+    for distance in 1..2 * WINDOW {
+        for (skipped_lines, &start) in starts.iter().enumerate().take(distance + 1) {
+            let skipped = distance - skipped_lines;
+            let Some(segment) = segments.get(skipped).filter(|_| skipped <= WINDOW) else { continue };
+            if matches(file, segment, start, size)? {
+                return Ok(Again { segments: skipped, bytes: start - at, lines: skipped_lines as u64 });
+            }
+        }
+    }
+    // Nothing later fits: all the rest of either.
+    Ok(Again { segments: segments.len(), bytes: size - at, lines: count_lines(file, at, size)? })
+}
+
+/// Whether the bytes at `start` are the segment's.
+fn matches(file: &File, segment: &Segment, start: u64, size: u64) -> io::Result<bool> {
+    let length = segment.end - segment.start;
+    if length == 0 || start + length > size {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.read_exact_at(&mut last, start + length - 1)?;
+    if last != *b"\n" {
+        return Ok(false);
+    }
+    let mut hash = Sha256::new();
+    each_block(file, start, start + length, |block| hash.update(block))?;
+    Ok(<[u8; 32]>::from(hash.finalize()) == segment.sha256)
+}
+
+/// `at`, and where the lines after it start, within the window.
+fn line_starts(file: &File, at: u64, size: u64) -> io::Result<Vec<u64>> {
+    let mut starts = vec![at];
+    let mut position = at;
+    each_block(file, at, size.min(at + WINDOW_BYTES), |block| {
+        for byte in block {
+            position += 1;
+            if *byte == b'\n' && starts.len() <= WINDOW {
+                starts.push(position);
+            }
+        }
+    })?;
+    Ok(starts)
+}
+
+fn count_lines(file: &File, start: u64, end: u64) -> io::Result<u64> {
+    let (mut lines, mut last) = (0, b'\n');
+    each_block(file, start, end, |block| {
+        lines += block.iter().filter(|&&b| b == b'\n').count() as u64;
+        last = block.last().copied().unwrap_or(last);
+    })?;
+    Ok(lines + u64::from(last != b'\n'))
+}
+
+fn each_block(file: &File, start: u64, end: u64, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut block = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX).min(256 * 1024)];
+    let mut at = start;
+    while at < end {
+        let length = block.len().min(usize::try_from(end - at).unwrap_or(usize::MAX));
+        file.read_exact_at(&mut block[..length], at)?;
+        take(&block[..length]);
+        at += length as u64;
+    }
+    Ok(())
+}

@@ -1,0 +1,209 @@
+//! Which inode number stands for which node.
+//!
+//! A number is the node's own identity with a tag in the lowest three bits, so that only logs need a table. The
+//! kernel's references to ordinary files are counted here, because the exchange wants each one back, also those that
+//! the kernel does not give back when it unmounts.
+
+use super::tree::{Dir, Node};
+use crate::exchange::files::FileId;
+use crate::exchange::handoffs::HandoffNode;
+use crate::exchange::logs::LogName;
+use crate::exchange::views::View;
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+
+const TAG_BITS: u32 = 3;
+// Tag 1 makes the top's number 1, as FUSE wants it.
+const TAG_DIR: u64 = 1;
+const TAG_VIEW: u64 = 2;
+const TAG_LOG: u64 = 3;
+const TAG_HANDOFF: u64 = 4;
+const TAG_FILE: u64 = 5;
+const TAG_ALIASED_FILE: u64 = 6;
+const TAG_UNSEEN: u64 = 7;
+
+/// Added to a fixed directory's index where it is seen through `_coordination/`.
+const ALIASED_DIR: u64 = 16;
+
+#[derive(Default)]
+struct Logs {
+    index: HashMap<LogName, u64>,
+    names: Vec<LogName>,
+}
+
+/// The inode numbers of one mount.
+pub(super) struct Inodes {
+    /// `credentials/`, which is never forgotten.
+    credentials: FileId,
+    logs: RwLock<Logs>,
+    references: Mutex<HashMap<FileId, References>>,
+}
+
+#[derive(Default)]
+struct References {
+    count: u64,
+    volatile: bool,
+}
+
+fn tagged(id: u64, tag: u64) -> u64 {
+    (id << TAG_BITS) | tag
+}
+
+impl Inodes {
+    pub(super) fn new(credentials: FileId) -> Self {
+        Inodes { credentials, logs: RwLock::default(), references: Mutex::default() }
+    }
+
+    /// A node's number: the same for as long as the mount lives.
+    pub(super) fn number(&self, node: &Node) -> u64 {
+        match node {
+            Node::Dir { dir, aliased } => {
+                let index = Dir::ALL.iter().position(|d| d == dir).unwrap_or_default() as u64;
+                tagged(index + if *aliased { ALIASED_DIR } else { 0 }, TAG_DIR)
+            }
+            Node::View(view) => {
+                let index = View::ALL.iter().position(|v| v == view).unwrap_or_default() as u64;
+                tagged(index, TAG_VIEW)
+            }
+            Node::Log(log) => tagged(self.log_index(log), TAG_LOG),
+            Node::Handoff(HandoffNode(id)) => tagged(*id, TAG_HANDOFF),
+            Node::File { id: FileId(id), aliased: false } => tagged(*id, TAG_FILE),
+            Node::File { id: FileId(id), aliased: true } => tagged(*id, TAG_ALIASED_FILE),
+        }
+    }
+
+    /// A number for the listing of an ordinary file that nobody has looked up, from its number on disk.
+    pub(super) fn unseen(disk: u64) -> u64 {
+        tagged(disk, TAG_UNSEEN)
+    }
+
+    fn log_index(&self, log: &LogName) -> u64 {
+        if let Some(index) = self.logs.read().index.get(log) {
+            return *index;
+        }
+        let mut logs = self.logs.write();
+        if let Some(index) = logs.index.get(log) {
+            return *index;
+        }
+        let index = logs.names.len() as u64;
+        logs.names.push(log.clone());
+        logs.index.insert(log.clone(), index);
+        index
+    }
+
+    /// The node of a number that was given out.
+    pub(super) fn node(&self, number: u64) -> Option<Node> {
+        let id = number >> TAG_BITS;
+        let index = usize::try_from(id).ok()?;
+        match number & ((1 << TAG_BITS) - 1) {
+            TAG_DIR => {
+                let aliased = id >= ALIASED_DIR;
+                let index = if aliased { index - ALIASED_DIR as usize } else { index };
+                Dir::ALL.get(index).map(|dir| Node::Dir { dir: *dir, aliased })
+            }
+            TAG_VIEW => View::ALL.get(index).map(|view| Node::View(*view)),
+            TAG_LOG => self.logs.read().names.get(index).cloned().map(Node::Log),
+            TAG_HANDOFF => Some(Node::Handoff(HandoffNode(id))),
+            TAG_FILE => Some(Node::File { id: FileId(id), aliased: false }),
+            TAG_ALIASED_FILE => Some(Node::File { id: FileId(id), aliased: true }),
+            _ => None,
+        }
+    }
+
+    /// Counts the reference that a lookup, create, mkdir, symlink or link gave the kernel. `volatile`: found in a
+    /// directory whose names the kernel may not keep.
+    pub(super) fn count(&self, node: &Node, volatile: bool) {
+        if let Node::File { id, .. } = node
+            && *id != self.credentials
+        {
+            let mut references = self.references.lock();
+            let held = references.entry(*id).or_default();
+            held.count += 1;
+            held.volatile = volatile;
+        }
+    }
+
+    /// Whether an ordinary file was last found in a directory whose names the kernel may not keep.
+    pub(super) fn is_volatile(&self, id: FileId) -> bool {
+        self.references.lock().get(&id).is_some_and(|held| held.volatile)
+    }
+
+    /// The references that the kernel gives back: which file, how many.
+    pub(super) fn forget(&self, number: u64, count: u64) -> Option<(FileId, u64)> {
+        let Some(Node::File { id, .. }) = self.node(number) else { return None };
+        let mut references = self.references.lock();
+        let held = references.get_mut(&id)?;
+        let count = count.min(held.count);
+        held.count -= count;
+        if held.count == 0 {
+            references.remove(&id);
+        }
+        Some((id, count))
+    }
+
+    /// All references that are still out, when the mount ends.
+    pub(super) fn forget_all(&self) -> Vec<(FileId, u64)> {
+        self.references.lock().drain().map(|(id, held)| (id, held.count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::handoffs::State;
+    use crate::fuse::tree::TOP;
+    use crate::wire::name::AgentName;
+
+    fn every_kind_of_node() -> Vec<Node> {
+        let bob = AgentName::parse("bob").unwrap();
+        let alice = AgentName::parse("alice").unwrap();
+        let mut nodes = vec![
+            Node::Log(LogName::Decisions),
+            Node::Log(LogName::Inbox(bob.clone())),
+            Node::Log(LogName::Bilateral { from: alice, to: bob }),
+            Node::Handoff(HandoffNode(0)),
+            Node::Handoff(HandoffNode(7)),
+            Node::File { id: FileId(0), aliased: false },
+            Node::File { id: FileId(0), aliased: true },
+            Node::File { id: FileId(9), aliased: false },
+        ];
+        nodes.extend(View::ALL.map(Node::View));
+        for aliased in [false, true] {
+            nodes.extend(Dir::ALL.map(|dir| Node::Dir { dir, aliased }));
+        }
+        nodes
+    }
+
+    #[test]
+    fn a_number_gives_its_node_back_and_no_two_nodes_share_one() {
+        let inodes = Inodes::new(FileId(0));
+        let nodes = every_kind_of_node();
+        let numbers: Vec<u64> = nodes.iter().map(|node| inodes.number(node)).collect();
+        for (node, number) in nodes.iter().zip(&numbers) {
+            assert_eq!(inodes.node(*number).as_ref(), Some(node));
+        }
+        let distinct: std::collections::HashSet<&u64> = numbers.iter().collect();
+        assert_eq!(distinct.len(), nodes.len());
+    }
+
+    #[test]
+    fn the_top_is_number_one() {
+        assert_eq!(Inodes::new(FileId(0)).number(&TOP), 1);
+        let pending = Node::Dir { dir: Dir::State(State::Pending), aliased: true };
+        assert_ne!(Inodes::new(FileId(0)).number(&pending), 1);
+    }
+
+    #[test]
+    fn references_are_given_back_once_each_and_the_rest_at_the_end() {
+        let inodes = Inodes::new(FileId(0));
+        let file = Node::File { id: FileId(3), aliased: false };
+        let other = Node::File { id: FileId(4), aliased: false };
+        for node in [&file, &file, &file, &other, &Node::File { id: FileId(0), aliased: false }] {
+            inodes.count(node, false);
+        }
+        assert_eq!(inodes.forget(inodes.number(&file), 2), Some((FileId(3), 2)));
+        assert_eq!(inodes.forget(inodes.number(&file), 9), Some((FileId(3), 1)));
+        assert_eq!(inodes.forget(inodes.number(&file), 1), None);
+        assert_eq!(inodes.forget_all(), vec![(FileId(4), 1)]);
+    }
+}

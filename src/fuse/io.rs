@@ -1,0 +1,254 @@
+//! The callbacks that open, read, write, flush and close.
+
+use super::adapter::Mounted;
+use super::handles::Handle;
+use super::tree::{self, Dir, Node};
+use crate::exchange::files::OpenFile;
+use crate::exchange::logs::LogName;
+use crate::exchange::views::ViewReader;
+use crate::exchange::{Attr, Caller, Denied, Outcome};
+use fuser::FopenFlags;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+/// A handle to give the kernel, and how its I/O travels.
+pub(super) struct Opened {
+    pub(super) handle: Handle,
+    /// The file to which the kernel may pass reads through.
+    pub(super) backing: Option<Arc<File>>,
+    /// How I/O travels without passthrough.
+    pub(super) plain: FopenFlags,
+    /// What is added to passthrough: DIRECT_IO brings reads and writes to us all the same.
+    pub(super) passed_through: FopenFlags,
+}
+
+impl Opened {
+    /// Every read and write comes to us.
+    fn direct(handle: Handle, backing: Option<Arc<File>>) -> Self {
+        let direct = FopenFlags::FOPEN_DIRECT_IO;
+        Opened { handle, backing, plain: direct, passed_through: direct }
+    }
+
+    /// A log's reader. Without passthrough it reads from us directly: a cached page that was filled while somebody
+    /// appended would show zeros where the line is.
+    fn log_reader(file: Arc<File>) -> Self {
+        let passed_through = FopenFlags::empty();
+        Opened { passed_through, ..Opened::direct(Handle::Reader(file.clone()), Some(file)) }
+    }
+
+    fn file(open: OpenFile) -> Self {
+        match open.backing() {
+            None => Opened::direct(Handle::File(open), None),
+            Some(file) => {
+                let cached = FopenFlags::empty();
+                let handle = Handle::File(open);
+                Opened { handle, backing: Some(file), plain: cached, passed_through: cached }
+            }
+        }
+    }
+}
+
+fn bad_handle() -> Denied {
+    Denied::os(libc::EBADF)
+}
+
+fn reads_only(flags: i32) -> bool {
+    flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_TRUNC == 0
+}
+
+fn read_file(file: &File, offset: u64, size: usize) -> Outcome<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    let mut filled = 0;
+    while filled < size {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+fn slice(text: &[u8], offset: u64, size: usize) -> Vec<u8> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
+    text[start..text.len().min(start.saturating_add(size))].to_vec()
+}
+
+impl Mounted {
+    pub(super) fn open_node(&self, caller: &Caller, number: u64, flags: i32) -> Outcome<Opened> {
+        match self.node(number)? {
+            Node::Dir { .. } => Err(Denied::os(libc::EISDIR)),
+            Node::Log(log) => self.open_log(caller, &log, flags),
+            Node::View(view) => {
+                Ok(Opened::direct(Handle::View(self.exchange.open_view(caller, view, flags)?), None))
+            }
+            Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
+            Node::Handoff(node) if reads_only(flags) => match self.exchange.open_handoff(caller, node) {
+                // Published bytes never change, so what the kernel has cached stays true.
+                Ok(file) => Ok(Opened {
+                    handle: Handle::Reader(file),
+                    backing: None,
+                    plain: FopenFlags::FOPEN_KEEP_CACHE,
+                    passed_through: FopenFlags::empty(),
+                }),
+                // Not published (yet): the draft's own writer may read what it wrote.
+                Err(Denied::Io(e)) if e.raw_os_error() == Some(libc::ENOENT) => {
+                    let draft = self.exchange.open_draft(caller, node, flags)?;
+                    Ok(Opened::direct(Handle::Draft(draft), None))
+                }
+                Err(denied) => Err(denied),
+            },
+            Node::Handoff(node) => {
+                let draft = self.exchange.open_draft(caller, node, flags)?;
+                Ok(Opened::direct(Handle::Draft(draft), None))
+            }
+        }
+    }
+
+    fn open_log(&self, caller: &Caller, log: &LogName, flags: i32) -> Outcome<Opened> {
+        if reads_only(flags) {
+            return Ok(Opened::log_reader(self.exchange.open_log_reader(caller, log)?));
+        }
+        let writer = self.exchange.open_log_writer(caller, log, flags)?;
+        let backing = writer.backing();
+        Ok(Opened::direct(Handle::LogWriter(writer), Some(backing)))
+    }
+
+    /// open(2) with O_CREAT of a name that the kernel did not find.
+    pub(super) fn create(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+    ) -> Outcome<(Node, Node, Attr, Opened)> {
+        let parent = self.node(parent)?;
+        let (node, opened) = match &parent {
+            Node::File { id, .. } => {
+                let (entry, open) = self.exchange.files().create(caller, *id, name, mode, flags)?;
+                let node = Node::File { id: entry.id, aliased: false };
+                self.count(&parent, &node);
+                return Ok((parent, node, entry.attr, Opened::file(open)));
+            }
+            Node::Dir { dir: Dir::State(state), .. } => {
+                let Some(name) = name.to_str() else {
+                    return Err(self.refuse_creation(caller, &parent, name));
+                };
+                let (node, draft) = self.exchange.create_draft(caller, *state, name, flags)?;
+                (Node::Handoff(node), Opened::direct(Handle::Draft(draft), None))
+            }
+            Node::Dir { dir: Dir::Top | Dir::Inbox, .. } => {
+                let path = tree::child_path(&self.exchange, &parent, name);
+                let Some(log) = self.exchange.find_log(&path) else {
+                    return Err(self.refuse_creation(caller, &parent, name));
+                };
+                (Node::Log(log.clone()), self.create_log(caller, &log, flags)?)
+            }
+            Node::Log(_) | Node::Handoff(_) | Node::View(_) => return Err(Denied::os(libc::ENOTDIR)),
+        };
+        match tree::attr(&self.exchange, caller, &node) {
+            Ok(attr) => Ok((parent, node, attr, opened)),
+            Err(denied) => {
+                self.close(&opened.handle);
+                Err(denied)
+            }
+        }
+    }
+
+    fn create_log(&self, caller: &Caller, log: &LogName, flags: i32) -> Outcome<Opened> {
+        if reads_only(flags) && self.exchange.log_attr(log).is_none() {
+            // Only a writer makes a log, and may be refused.
+            let writing = flags & !libc::O_ACCMODE | libc::O_WRONLY;
+            self.exchange.open_log_writer(caller, log, writing)?.release();
+        }
+        self.open_log(caller, log, flags)
+    }
+
+    fn refuse_creation(&self, caller: &Caller, parent: &Node, name: &OsStr) -> Denied {
+        let path = tree::child_path(&self.exchange, parent, name);
+        self.exchange.refuse_read_only(caller, &path, "create")
+    }
+
+    pub(super) fn read(&self, handle: u64, offset: u64, size: usize) -> Outcome<Vec<u8>> {
+        let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
+        match &*handle {
+            Handle::Reader(file) => read_file(file, offset, size),
+            Handle::View(ViewReader::Text(text)) => Ok(slice(text, offset, size)),
+            Handle::View(ViewReader::Growing(file)) => read_file(file, offset, size),
+            Handle::Draft(draft) => Ok(draft.read(offset, size)),
+            Handle::File(open) => self.exchange.files().read(open, offset, size),
+            Handle::LogWriter(_) => Err(bad_handle()),
+            Handle::Directory(_) => Err(Denied::os(libc::EISDIR)),
+        }
+    }
+
+    /// `flags`: the descriptor's as they are now; fcntl can have changed them since the open.
+    pub(super) fn write(
+        &self,
+        caller: &Caller,
+        handle: u64,
+        offset: u64,
+        flags: i32,
+        data: &[u8],
+    ) -> Outcome<usize> {
+        let append = flags & libc::O_APPEND != 0;
+        let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
+        match &*handle {
+            Handle::LogWriter(writer) => writer.write(caller, offset, append, data),
+            Handle::Draft(draft) => draft.write(caller, offset, append, data),
+            Handle::File(open) => self.exchange.files().write(caller, open, offset, append, data),
+            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => Err(bad_handle()),
+        }
+    }
+
+    pub(super) fn flush(&self, caller: &Caller, handle: u64) -> Outcome<()> {
+        let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
+        match &*handle {
+            Handle::LogWriter(writer) => writer.flush(caller),
+            Handle::Draft(draft) => draft.flush(caller),
+            Handle::File(open) => self.exchange.files().flush(caller, open),
+            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn fsync(&self, caller: &Caller, handle: u64, data_only: bool) -> Outcome<()> {
+        let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
+        match &*handle {
+            Handle::LogWriter(writer) => writer.fsync(),
+            Handle::Reader(file) | Handle::View(ViewReader::Growing(file)) => Ok(file.sync_data()?),
+            Handle::File(open) => self.exchange.files().fsync(caller, open, data_only),
+            // A draft is nothing yet that could be lost; publishing it is what must last.
+            Handle::Draft(_) | Handle::View(ViewReader::Text(_)) | Handle::Directory(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn release(&self, number: u64, handle: u64) {
+        if let Some(handle) = self.handles.remove(handle) {
+            self.close(&handle);
+        }
+        self.backings.detach(number);
+    }
+
+    /// Lets the exchange know of a last close.
+    pub(super) fn close(&self, handle: &Handle) {
+        match handle {
+            Handle::LogWriter(writer) => writer.release(),
+            Handle::Draft(draft) => draft.release(),
+            Handle::File(open) => self.exchange.files().release(open),
+            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => {}
+        }
+    }
+
+    /// fallocate(2), setxattr(2) and removexattr(2): refused where they would change what is guarded.
+    pub(super) fn unsupported(&self, caller: &Caller, number: u64, operation: &'static str) -> Outcome<()> {
+        match self.node(number)? {
+            Node::File { .. } => Err(Denied::os(libc::EOPNOTSUPP)),
+            node => Err(self.refuse(caller, &node, operation)),
+        }
+    }
+}

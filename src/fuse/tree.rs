@@ -1,0 +1,223 @@
+//! Which names the mounted tree has, and what each one stands for.
+
+use crate::exchange::files::FileId;
+use crate::exchange::handoffs::{HandoffNode, State};
+use crate::exchange::logs::LogName;
+use crate::exchange::views::View;
+use crate::exchange::{Attr, Caller, Denied, Exchange, NodeKind, Outcome};
+use std::ffi::{OsStr, OsString};
+
+/// The folder under which the whole tree answers once more, for programs that expect it.
+pub const ALIAS: &str = "_coordination";
+
+/// The directory of ordinary files.
+pub const CREDENTIALS: &str = "credentials";
+
+/// A directory that is always there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dir {
+    /// The top of the tree.
+    Top,
+    /// `inbox/`
+    Inbox,
+    /// `handoff/`, `claimed/`, `archive/`, `rejected/`
+    State(State),
+}
+
+impl Dir {
+    /// All of them.
+    pub const ALL: [Dir; 6] = [
+        Dir::Top,
+        Dir::Inbox,
+        Dir::State(State::Pending),
+        Dir::State(State::Claimed),
+        Dir::State(State::Archived),
+        Dir::State(State::Rejected),
+    ];
+
+    /// Its path in the tree; the top's is empty.
+    pub fn path(self) -> &'static str {
+        match self {
+            Dir::Top => "",
+            Dir::Inbox => "inbox",
+            Dir::State(state) => state.dir(),
+        }
+    }
+}
+
+/// One thing in the tree.
+///
+/// `aliased` marks the directories seen through `_coordination/`: the kernel allows a directory one name only, so
+/// there each is a directory of its own with the same content. Files are the same file in both places.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// A directory that is always there; the aliased top is `_coordination` itself.
+    Dir {
+        /// Which.
+        dir: Dir,
+        /// Seen through `_coordination/`.
+        aliased: bool,
+    },
+    /// A log.
+    Log(LogName),
+    /// A file in one of the four handoff directories.
+    Handoff(HandoffNode),
+    /// A read-only file that the exchange makes.
+    View(View),
+    /// Something under `credentials/`, which is one itself.
+    File {
+        /// Which.
+        id: FileId,
+        /// A directory seen through `_coordination/`.
+        aliased: bool,
+    },
+}
+
+/// The top of the tree.
+pub const TOP: Node = Node::Dir { dir: Dir::Top, aliased: false };
+
+/// One name in a listing.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The name.
+    pub name: OsString,
+    /// File, directory or symlink.
+    pub kind: NodeKind,
+    /// The node, or the inode number on disk of an ordinary file that nobody has looked up.
+    pub node: Result<Node, u64>,
+}
+
+/// The node and attributes behind one name, as `caller` sees them. A [`Node::File`] other than `credentials/` counts
+/// one reference.
+///
+/// # Errors
+/// ENOENT; ENOTDIR where `parent` is no directory; the ordinary directory's own.
+pub fn lookup(exchange: &Exchange, caller: &Caller, parent: &Node, name: &OsStr) -> Outcome<(Node, Attr)> {
+    match parent {
+        Node::File { id, aliased } => {
+            let entry = exchange.files().lookup(caller, *id, name)?;
+            let aliased = *aliased && entry.attr.kind == NodeKind::Directory;
+            Ok((Node::File { id: entry.id, aliased }, entry.attr))
+        }
+        Node::Dir { dir, aliased } => {
+            let node = find(exchange, caller, *dir, *aliased, name).ok_or_else(missing)?;
+            let attr = attr(exchange, caller, &node)?;
+            Ok((node, attr))
+        }
+        Node::Log(_) | Node::Handoff(_) | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
+    }
+}
+
+fn missing() -> Denied {
+    Denied::os(libc::ENOENT)
+}
+
+fn find(exchange: &Exchange, caller: &Caller, dir: Dir, aliased: bool, name: &OsStr) -> Option<Node> {
+    let name = name.to_str()?;
+    match dir {
+        Dir::Top => {
+            if name == ALIAS {
+                return (!aliased).then_some(Node::Dir { dir: Dir::Top, aliased: true });
+            }
+            if name == CREDENTIALS {
+                return Some(Node::File { id: exchange.files().root(), aliased });
+            }
+            if let Some(dir) = Dir::ALL.into_iter().find(|d| *d != Dir::Top && d.path() == name) {
+                return Some(Node::Dir { dir, aliased });
+            }
+            if let Some(view) = View::ALL.into_iter().find(|v| v.name() == name) {
+                return Some(Node::View(view));
+            }
+            exchange.find_log(name).map(Node::Log)
+        }
+        Dir::Inbox => exchange.find_log(&format!("inbox/{name}")).map(Node::Log),
+        Dir::State(state) => exchange.find_handoff(caller, state, name).map(Node::Handoff),
+    }
+}
+
+/// What stat() shows `caller`.
+///
+/// # Errors
+/// ENOENT for what is not there (any more).
+pub fn attr(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Attr> {
+    match node {
+        Node::Dir { dir: Dir::State(state), .. } => Ok(exchange.handoff_dir_attr(*state)),
+        Node::Dir { dir, .. } => Ok(exchange.dir_attr(dir.path())),
+        Node::Log(log) => exchange.log_attr(log).ok_or_else(missing),
+        Node::Handoff(node) => exchange.handoff_attr(*node).ok_or_else(missing),
+        Node::View(view) => Ok(exchange.view_attr(caller, *view)),
+        Node::File { id, .. } => exchange.files().attr(*id),
+    }
+}
+
+/// The names in a directory, without `.` and `..`.
+///
+/// # Errors
+/// ENOTDIR; the ordinary directory's own.
+pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Listed>> {
+    let file = |name: &str, node| Listed { name: name.into(), kind: NodeKind::File, node: Ok(node) };
+    match node {
+        Node::Dir { dir: Dir::Top, aliased } => {
+            let aliased = *aliased;
+            let directory =
+                |name: &str, node| Listed { name: name.into(), kind: NodeKind::Directory, node: Ok(node) };
+            let mut names: Vec<Listed> = Dir::ALL
+                .into_iter()
+                .filter(|dir| *dir != Dir::Top)
+                .map(|dir| directory(dir.path(), Node::Dir { dir, aliased }))
+                .collect();
+            names.push(directory(CREDENTIALS, Node::File { id: exchange.files().root(), aliased }));
+            if !aliased {
+                names.push(directory(ALIAS, Node::Dir { dir: Dir::Top, aliased: true }));
+            }
+            names.extend(View::ALL.into_iter().map(|view| file(view.name(), Node::View(view))));
+            for log in exchange.list_logs() {
+                let path = log.path();
+                if !path.contains('/') {
+                    names.push(file(&path, Node::Log(log)));
+                }
+            }
+            Ok(names)
+        }
+        Node::Dir { dir: Dir::Inbox, .. } => Ok(exchange
+            .list_logs()
+            .into_iter()
+            .filter_map(|log| {
+                let path = log.path();
+                path.strip_prefix("inbox/").map(|name| file(name, Node::Log(log)))
+            })
+            .collect()),
+        Node::Dir { dir: Dir::State(state), .. } => Ok(exchange
+            .list_handoffs(caller, *state)
+            .into_iter()
+            .map(|(name, node)| file(&name, Node::Handoff(node)))
+            .collect()),
+        Node::File { id, .. } => Ok(exchange
+            .files()
+            .list(caller, *id)?
+            .into_iter()
+            .map(|entry| Listed { name: entry.name, kind: entry.kind, node: Err(entry.ino) })
+            .collect()),
+        Node::Log(_) | Node::Handoff(_) | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
+    }
+}
+
+/// A node's path in the tree without `_coordination/`, for refusals. A handoff's is its directory's business: `None`.
+pub fn path(exchange: &Exchange, node: &Node) -> Option<String> {
+    match node {
+        Node::Dir { dir, .. } => Some(dir.path().to_owned()),
+        Node::Log(log) => Some(log.path()),
+        Node::Handoff(_) => None,
+        Node::View(view) => Some(view.name().to_owned()),
+        Node::File { id, .. } => Some(exchange.files().path(*id).to_string_lossy().into_owned()),
+    }
+}
+
+/// The path of a name in a directory, as in [`path`].
+pub fn child_path(exchange: &Exchange, parent: &Node, name: &OsStr) -> String {
+    let name = name.to_string_lossy();
+    match path(exchange, parent) {
+        Some(parent) if !parent.is_empty() => format!("{parent}/{name}"),
+        _ => name.into_owned(),
+    }
+}
