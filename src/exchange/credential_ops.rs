@@ -174,7 +174,11 @@ mod tests {
         init::create(&root, &["bob".parse().unwrap()], NOW).unwrap();
         let toml = std::fs::read_to_string(root.join("exchange.toml")).unwrap();
         if !toml.lines().any(|line| line.starts_with("[credentials.claude]")) {
-            std::fs::write(root.join("exchange.toml"), toml + "\n[credentials.claude]\nformat = \"claude\"\n").unwrap();
+            std::fs::write(
+                root.join("exchange.toml"),
+                toml + "\n[credentials.claude]\nformat = \"claude\"\n",
+            )
+            .unwrap();
         }
         let options = OpenOptions { durability: Durability::Os, clock: Arc::new(|| NOW) };
         (dir, Exchange::open(&root, options).unwrap())
@@ -216,7 +220,8 @@ mod tests {
     }
 
     fn status(exchange: &Exchange) -> Value {
-        let answer = exchange.operate(OperatorRequest::CredentialsStatus { profile: Some("claude".into()) }).unwrap();
+        let answer =
+            exchange.operate(OperatorRequest::CredentialsStatus { profile: Some("claude".into()) }).unwrap();
         assert!(!answer.to_string().contains("refresh-"), "no token in {answer}");
         answer["profiles"][0].clone()
     }
@@ -269,10 +274,10 @@ mod tests {
         assert_eq!(profile["live"], "work");
         let slots = profile["slots"].as_array().unwrap();
         let fresh: Vec<_> = slots.iter().map(|slot| (&slot["slot"], &slot["fresh"], &slot["live"])).collect();
-        assert_eq!(fresh, [
-            (&json!("old"), &json!(false), &json!(false)),
-            (&json!("work"), &json!(true), &json!(true))
-        ]);
+        assert_eq!(
+            fresh,
+            [(&json!("old"), &json!(false), &json!(false)), (&json!("work"), &json!(true), &json!(true))]
+        );
     }
 
     #[test]

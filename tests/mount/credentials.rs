@@ -246,13 +246,7 @@ fn a_refresh_after_a_switch_reaches_the_new_slot() {
 #[test]
 fn identity_refuses_links_to_anything_but_a_slot() {
     let profile = Profile::new();
-    for target in [
-        "/etc/passwd",
-        "../../inbox/bob.jsonl",
-        ".credentials.json.none",
-        "/tmp/mine.json",
-        ".credentials.json",
-    ] {
+    for target in ["/etc/passwd", "../../inbox/bob.jsonl", "/tmp/mine.json", ".credentials.json"] {
         profile.bob.refuses(
             &format!("cd credentials/claude && ln -sfn {target} .credentials.json"),
             "Operation not permitted",
@@ -279,6 +273,13 @@ fn stale_slot_refuses_a_switch_to_an_expired_login() {
     let profile = Profile::new();
     profile.bob.bash("login account-c 60 > credentials/claude/.credentials.json.c").ok();
     profile.refuses("slots.switch('c')", "Key has expired", "stale-slot");
+    profile.link_points_at("a");
+}
+
+#[test]
+fn stale_slot_refuses_a_switch_to_a_slot_that_is_not_there() {
+    let profile = Profile::new();
+    profile.refuses("slots.switch('none')", "Key has expired", "stale-slot");
     profile.link_points_at("a");
 }
 

@@ -170,10 +170,10 @@ fn a_bad_trust_list_stops_the_mount_with_the_mend() {
 }
 
 #[test]
-fn mounting_on_nothing_or_on_a_file_says_what_to_do() {
+fn mounting_where_nothing_can_be_mounted_says_what_to_do() {
     let fixture = Fixture::new();
     let dir = fixture.dir();
-    fixture.baton(&["mount", dir.to_str().unwrap(), "/nonexistent/mnt"]).failed_with("/nonexistent/mnt");
+    fixture.baton(&["mount", dir.to_str().unwrap(), "/dev/null/mnt"]).failed_with("/dev/null/mnt");
     let file = fixture.scratch().join("file");
     fs::write(&file, "").unwrap();
     fixture.baton(&["mount", dir.to_str().unwrap(), file.to_str().unwrap()]).failed_with("file");

@@ -327,7 +327,7 @@ fn replay_refuses_the_same_line_again() {
 fn replay_refuses_a_line_twice_in_one_write() {
     let (_fixture, bob) = bob();
     bob.refuses(
-        "l=$(line bob); printf '%s\\n%s\\n' \"$l\" \"$l\" >> inbox/alice.jsonl",
+        "l=$(line bob); printf '%s\\n%s\\n' \"$l\" \"$l\" > $SCRATCH/two; cat $SCRATCH/two >> inbox/alice.jsonl",
         "File exists",
         "replay",
     );
@@ -445,7 +445,11 @@ fn tail_f_shows_each_new_line() {
 #[test]
 fn what_python_and_node_read_as_the_error() {
     let (fixture, bob) = bob();
-    bob.refuses_python("open('inbox/alice.jsonl', 'a').write('hello')", "[Errno 74] Bad message", "json");
+    bob.refuses_python(
+        "with open('inbox/alice.jsonl', 'a') as f: f.write('hello')",
+        "[Errno 74] Bad message",
+        "json",
+    );
     bob.refuses_node(&node("fs.appendFileSync('inbox/alice.jsonl', 'hello')"), "bad message", "json");
     fs::write(fixture.scratch().join("forged"), fixture.line("bob", "hello").replace("hello", "jello"))
         .unwrap();

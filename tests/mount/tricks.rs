@@ -68,7 +68,6 @@ bash_tricks! {
     read_only_refuses_a_symlink_beside_it: "ln -s alice.jsonl inbox/zoe.jsonl" => "Operation not permitted", "read-only";
     read_only_refuses_new_files: "echo x > inbox/note.txt" => "Operation not permitted", "read-only";
     read_only_refuses_new_folders: "mkdir inbox/2024" => "Operation not permitted", "read-only";
-    read_only_refuses_device_nodes: "mkfifo inbox/pipe" => "Operation not permitted", "read-only";
     append_only_holds_under_coordination: ": > _coordination/inbox/alice.jsonl"
         => "Operation not permitted", "append-only";
     append_only_refuses_unlink_under_coordination: "rm -f _coordination/inbox/alice.jsonl"
@@ -133,6 +132,14 @@ fn a_log_can_be_mapped_for_reading() {
         "import mmap; f = open({LOG:?}, 'rb'); m = mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ); print(m[:].decode(), end='')"
     );
     assert_eq!(log.bob.python(&program).ok(), log.content);
+}
+
+#[test]
+fn no_pipe_or_device_can_be_made() {
+    let log = WrittenLog::new();
+    log.bob.bash("mkfifo inbox/pipe").failed_with("Operation not permitted");
+    log.bob.bash("mknod credentials/null c 1 3").failed_with("Operation not permitted");
+    log.is_unchanged();
 }
 
 #[test]
