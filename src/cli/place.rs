@@ -1,6 +1,7 @@
 //! Which exchange a command works on, and how an operator's request reaches it.
 
 use super::output;
+use crate::daemon::{self, mount_table};
 use crate::exchange::config::Config;
 use crate::exchange::layout::Layout;
 use crate::exchange::operator::OperatorRequest;
@@ -95,44 +96,10 @@ pub fn find_exchange(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     }
 }
 
-/// The exchange whose mount `path` lies in, by the kernel's mount table.
+/// The exchange whose mount `path` lies in, if its folder may be read.
 fn mounted_exchange(path: &Path) -> Option<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (_, fstype, source) = table
-        .lines()
-        .filter_map(|line| {
-            let (before, after) = line.split_once(" - ")?;
-            let mountpoint = PathBuf::from(unescape(before.split(' ').nth(4)?));
-            let mut after = after.split(' ');
-            Some((mountpoint, after.next()?, after.next()?))
-        })
-        .filter(|(mountpoint, ..)| path.starts_with(mountpoint))
-        // The deepest, and of several on one folder the last: that is the visible one.
-        .max_by_key(|(mountpoint, ..)| mountpoint.components().count())?;
-    let source = PathBuf::from(unescape(source));
-    (fstype.starts_with("fuse") && source.is_absolute() && source.join("exchange.toml").is_file())
-        .then_some(source)
-}
-
-/// The mount table writes space, tab, newline and backslash as `\` and three octal digits.
-fn unescape(field: &str) -> std::ffi::OsString {
-    use std::os::unix::ffi::OsStringExt as _;
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 8).ok());
-        match octal.filter(|_| first == b'\\') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes)
+    let exchange = mount_table::around(path).ok()??.exchange;
+    exchange.join("exchange.toml").is_file().then_some(exchange)
 }
 
 /// Reads the exchange's exchange.toml.
@@ -180,7 +147,7 @@ pub fn check_agents<'a>(
 /// # Errors
 /// What the exchange says, or that it can't be reached.
 pub fn operate(layout: &Layout, request: OperatorRequest) -> anyhow::Result<serde_json::Value> {
-    crate::daemon::operate(layout.root(), request)
+    daemon::operate(layout.root(), request)
 }
 
 /// Prints an operator request's answer: as it is for `--json`, otherwise the sentences in its
@@ -204,13 +171,4 @@ pub fn print_answer(answer: &serde_json::Value, json: bool, otherwise: &str) -> 
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn mount_table_escapes_are_undone() {
-        assert_eq!(super::unescape(r"/a\040b\134c"), r"/a b\c");
-        assert_eq!(super::unescape(r"/a\9"), r"/a\9");
-    }
 }

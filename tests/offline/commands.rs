@@ -28,7 +28,7 @@ fn verified(sample: &Sample, line: &str) -> Message {
 
 #[test]
 fn init_makes_a_whole_exchange_that_only_its_owner_can_look_into() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     assert_eq!(mode(&sample.dir()), 0o700);
     for dir in ["private", "private/keys", "private/secrets", "private/quarantine", "credentials/claude"] {
         assert_eq!(mode(&sample.path(dir)), 0o700, "{dir}");
@@ -47,7 +47,7 @@ fn init_makes_a_whole_exchange_that_only_its_owner_can_look_into() {
 
 #[test]
 fn init_never_touches_a_folder_that_holds_something() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     let before = fs::read(sample.path("private/keys/bob.key")).unwrap();
     let error = baton_in(sample.temp.path(), &["init", "exchange", "--agent", "bob"], "").failed(1);
     assert!(error.contains("is an exchange already"), "{error}");
@@ -81,7 +81,7 @@ fn init_refuses_agents_that_no_exchange_can_have_and_leaves_nothing() {
 
 #[test]
 fn sign_completes_messages_and_signs_each_on_a_line_of_its_own() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     let pretty = "{\n  \"type\": \"ship\",\n  \"subject\": \"s\", \"body\": {\"n\": 1}\n}";
     let lines = sample.baton(&["sign", "--as", "bob"], &format!("{HELLO}{pretty}")).ok();
     let lines: Vec<_> = lines.lines().collect();
@@ -97,7 +97,7 @@ fn sign_completes_messages_and_signs_each_on_a_line_of_its_own() {
 
 #[test]
 fn python_verifies_what_sign_makes() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     let importable =
         Command::new("python3").args(["-c", "import cryptography"]).stderr(Stdio::null()).status();
     if !importable.is_ok_and(|status| status.success()) {
@@ -126,7 +126,7 @@ Ed25519PublicKey.from_public_bytes(base64.b64decode(key["key"])).verify(base64.b
 
 #[test]
 fn sign_names_the_object_that_it_cannot_sign() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     let sign = |input: &str| sample.baton(&["sign", "--as", "bob"], input);
     let ran = sign(&format!("{HELLO}\n{{\"type\":\"request\",\"body\":\"no subject\"}}"));
     assert_eq!(ran.out.lines().count(), 1, "what came before it is signed");
@@ -145,7 +145,7 @@ fn sign_names_the_object_that_it_cannot_sign() {
 
 #[test]
 fn sign_works_with_a_key_outside_the_exchange_that_only_its_owner_can_read() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     let outside = tempfile::tempdir().unwrap();
     let key = outside.path().join("bob.key");
     fs::copy(sample.path("private/keys/bob.key"), &key).unwrap();
@@ -160,7 +160,7 @@ fn sign_works_with_a_key_outside_the_exchange_that_only_its_owner_can_read() {
 
 #[test]
 fn commands_say_where_they_looked_for_an_exchange() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     let error = baton_in(sample.temp.path(), &["trust", "show"], "").failed(1);
     assert!(error.contains("--exchange DIR") && error.contains("BATON_EXCHANGE"), "{error}");
     let error = baton_in(sample.temp.path(), &["verify", "nowhere"], "").failed(1);
@@ -171,7 +171,7 @@ fn commands_say_where_they_looked_for_an_exchange() {
 
 #[test]
 fn handoff_new_prints_a_payload_that_the_pair_s_secret_verifies() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     fs::write(sample.path("turns"), r#"[{"role":"user","text":"hi"}]"#).unwrap();
     let args = ["handoff", "new", "--from", "bob", "--to", "alice", "--caller", "c1", "--reason", "r"];
     let payload = sample.baton(&[&args[..], &["--transcript", "turns", "--ttl", "5"]].concat(), "").ok();
@@ -196,7 +196,7 @@ fn handoff_new_prints_a_payload_that_the_pair_s_secret_verifies() {
 
 #[test]
 fn key_show_prints_public_keys_and_never_a_private_one() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     let private = fs::read_to_string(sample.path("private/keys/bob.key")).unwrap();
     let keys = sample.baton(&["key", "show", "bob", "--json"], "").json();
     assert_eq!((keys[0]["agent"].as_str(), keys[0]["state"].as_str()), (Some("bob"), Some("active")));
@@ -209,8 +209,8 @@ fn key_show_prints_public_keys_and_never_a_private_one() {
 
 #[test]
 fn key_import_stores_and_trusts_a_key_and_never_replaces_one_unasked() {
-    let sample = Sample::new();
-    let elsewhere = Sample::new();
+    let sample = Sample::make();
+    let elsewhere = Sample::make();
     let file = elsewhere.path("private/keys/bob.key");
     let file = file.to_str().unwrap();
     let error = sample.baton(&["key", "import", "--as", "bob", file], "").failed(1);
@@ -230,8 +230,8 @@ fn key_import_stores_and_trusts_a_key_and_never_replaces_one_unasked() {
 
 #[test]
 fn trust_import_merges_and_says_what_changed() {
-    let sample = Sample::new();
-    let other = Sample::new();
+    let sample = Sample::make();
+    let other = Sample::make();
     let file = other.path("trust.json");
     let changes = sample.baton(&["trust", "import", file.to_str().unwrap()], "").ok();
     assert!(changes.contains("bob") && changes.contains("alice"), "{changes}");
@@ -247,7 +247,7 @@ fn trust_import_merges_and_says_what_changed() {
 
 #[test]
 fn secret_import_takes_the_bytes_as_they_are() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     sample.baton(&["secret", "import", "--pair", "bob,alice", "-"], "new secret\n").ok();
     let stored = fs::read(sample.path("private/secrets/alice,bob.secret")).unwrap();
     assert_eq!(PairSecret::from_file_bytes(&stored).as_bytes(), b"new secret");
@@ -262,7 +262,7 @@ fn secret_import_takes_the_bytes_as_they_are() {
 
 #[test]
 fn refusals_and_events_show_the_last_records_and_survive_a_closed_pipe() {
-    let sample = Sample::new();
+    let sample = Sample::make();
     assert_eq!(sample.baton(&["refusals", "--json"], "").ok(), "", "nothing was refused yet");
     let book = sample.path("private/refusals/all.jsonl");
     let line = |n: usize| {

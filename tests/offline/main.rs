@@ -64,7 +64,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    pub fn new() -> Self {
+    pub fn make() -> Self {
         let sample = Sample { temp: tempfile::tempdir().unwrap() };
         baton_in(sample.temp.path(), &["init", "exchange", "--agent", "bob=1001", "--agent", "alice"], "")
             .ok();

@@ -51,7 +51,7 @@ fn hand_over(sample: &Sample, exchange: &Exchange, name: &str) {
 
 impl Busy {
     fn new() -> Self {
-        let sample = Sample::new();
+        let sample = Sample::make();
         let exchange = open(&sample);
         send(&sample, &exchange, "inbox/alice.jsonl", "bob", &["one", "two"]);
         send(&sample, &exchange, "inbox/alice.jsonl", "bob", &["three"]);
