@@ -1,0 +1,75 @@
+//! Random operations by several agents, on a real mount and in a plain model side by side: every one
+//! must end the same way, and the whole tree must be the same after it.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod model;
+mod operations;
+
+use common::{Fixture, count_from_env};
+use model::{LOGS, Model};
+use operations::{Operation, Prepared, Real, operation};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+/// What the model says the tree holds, in the form of [`Real::content`].
+fn expected(model: &Model) -> (Vec<(&'static str, Vec<String>)>, Vec<(String, usize)>) {
+    let logs = LOGS.iter().map(|log| (*log, model.logs.get(log).cloned().unwrap_or_default())).collect();
+    let mut handoffs: Vec<(String, usize)> = model
+        .handoffs
+        .iter()
+        .map(|(path, number)| {
+            (if path.contains('?') { "rejected/?".to_owned() } else { path.clone() }, *number)
+        })
+        .collect();
+    handoffs.sort();
+    (logs, handoffs)
+}
+
+fn agrees(operations: &[Operation]) -> Result<(), TestCaseError> {
+    let fixture = Fixture::new();
+    let prepared = Prepared::new(&fixture);
+    let mut real = Real::new(&fixture);
+    let mut model = Model::default();
+    for (n, operation) in operations.iter().enumerate() {
+        let (seen, wanted) = real.apply(operation, &prepared, &mut model);
+        prop_assert_eq!(seen, wanted, "operation {} {:?}", n, operation);
+        prop_assert_eq!(
+            real.content(&prepared, n % 3),
+            expected(&model),
+            "after operation {} {:?}",
+            n,
+            operation
+        );
+    }
+    drop(real);
+    let verified = fixture.baton(&["verify", fixture.dir().to_str().expect("the path is UTF-8")]);
+    prop_assert_eq!(verified.status, 0, "baton verify: {}{}", verified.stdout, verified.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_mount_does_what_the_model_says() {
+    let cases = count_from_env("BATON_TEST_CASES", 12) as u32;
+    let config = Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
+    TestRunner::new(config)
+        .run(&prop::collection::vec(operation(), 1..60), |operations| agrees(&operations))
+        .unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn a_whole_handoff_is_in_the_model_too() {
+    let life = [
+        Operation::Publish { agent: 1, payload: 0, name: 0 },
+        Operation::Publish { agent: 1, payload: 0, name: 1 },
+        Operation::Rename { agent: 2, from: (0, 0), to: (1, 0) },
+        Operation::Rename { agent: 0, from: (0, 0), to: (1, 0) },
+        Operation::Rename { agent: 0, from: (0, 0), to: (1, 0) },
+        Operation::Remount,
+        Operation::Rename { agent: 0, from: (1, 0), to: (2, 1) },
+        Operation::Publish { agent: 1, payload: 1, name: 0 },
+        Operation::Unlink { agent: 1, state: 0, name: 0 },
+    ];
+    agrees(&life).unwrap_or_else(|failure| panic!("{failure}"));
+}

@@ -1,0 +1,277 @@
+//! The operations that are tried at random, and how the real tree carries them out.
+
+use crate::common::{Fixture, Mount};
+use crate::model::{AGENTS, Ending, LOGS, Line, Model, Payload, STATES};
+use proptest::prelude::*;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+
+/// How many lines each agent has prepared, and how many payloads each ordered pair.
+pub const LINES_EACH: usize = 6;
+/// Names that handoffs are given.
+pub const NAMES: [&str; 3] = ["x.json", "y.json", "z.json"];
+
+/// One thing that an agent does.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    /// Appends some prepared lines with one write.
+    Append { agent: usize, log: usize, lines: Vec<usize> },
+    /// Tries to make a log say something else.
+    TamperWithLog { agent: usize, log: usize, how: LogTrick },
+    /// Writes a draft and renames it to a final name.
+    Publish { agent: usize, payload: usize, name: usize },
+    /// Moves a handoff from one place to another.
+    Rename { agent: usize, from: (usize, usize), to: (usize, usize) },
+    /// Removes a handoff.
+    Unlink { agent: usize, state: usize, name: usize },
+    /// Tries to change a handoff's bytes.
+    TamperWithHandoff { agent: usize, state: usize, name: usize, how: HandoffTrick },
+    /// Takes every mount away and mounts again.
+    Remount,
+}
+
+/// A way to change what a log says.
+#[derive(Debug, Clone, Copy)]
+pub enum LogTrick {
+    Truncate,
+    OpenReadWrite,
+    OpenTruncating,
+    Unlink,
+    Link,
+}
+
+/// A way to change a handoff's bytes.
+#[derive(Debug, Clone, Copy)]
+pub enum HandoffTrick {
+    Truncate,
+    Overwrite,
+    Append,
+}
+
+/// Any operation; the interesting ones more often.
+pub fn operation() -> impl Strategy<Value = Operation> {
+    let agent = 0..AGENTS.len();
+    let log = 0..LOGS.len();
+    let state = 0..STATES.len();
+    let name = 0..NAMES.len();
+    let log_trick = prop::sample::select(vec![
+        LogTrick::Truncate,
+        LogTrick::OpenReadWrite,
+        LogTrick::OpenTruncating,
+        LogTrick::Unlink,
+        LogTrick::Link,
+    ]);
+    let handoff_trick =
+        prop::sample::select(vec![HandoffTrick::Truncate, HandoffTrick::Overwrite, HandoffTrick::Append]);
+    // Mostly one's own lines: otherwise nearly every append would end at `authority`.
+    let lines = prop::collection::vec((0..10usize, 0..LINES_EACH), 1..4);
+    prop_oneof![
+        6 => (agent.clone(), log.clone(), lines).prop_map(|(agent, log, picks)| {
+            let lines = picks.into_iter().map(|(who, n)| {
+                let author = if who == 0 { (agent + 1) % AGENTS.len() } else { agent };
+                author * LINES_EACH + n
+            });
+            Operation::Append { agent, log, lines: lines.collect() }
+        }),
+        2 => (agent.clone(), log, log_trick).prop_map(|(agent, log, how)| Operation::TamperWithLog { agent, log, how }),
+        5 => (agent.clone(), 0..PAYLOADS, name.clone())
+            .prop_map(|(agent, payload, name)| Operation::Publish { agent, payload, name }),
+        8 => (agent.clone(), (state.clone(), name.clone()), (state.clone(), name.clone()))
+            .prop_map(|(agent, from, to)| Operation::Rename { agent, from, to }),
+        1 => (agent.clone(), state.clone(), name.clone())
+            .prop_map(|(agent, state, name)| Operation::Unlink { agent, state, name }),
+        1 => (agent, state, name, handoff_trick)
+            .prop_map(|(agent, state, name, how)| Operation::TamperWithHandoff { agent, state, name, how }),
+        1 => Just(Operation::Remount),
+    ]
+}
+
+/// How many payloads are prepared: two genuine ones and a tampered one for each of these pairs.
+pub const PAYLOADS: usize = PAIRS.len() * 3;
+const PAIRS: [(usize, usize); 3] = [(1, 0), (0, 1), (2, 0)];
+
+/// What the agents have prepared before the first operation.
+pub struct Prepared {
+    /// Lines: [`LINES_EACH`] for each agent, the last of each not genuine.
+    pub lines: Vec<Line>,
+    /// Payloads.
+    pub payloads: Vec<Payload>,
+}
+
+impl Prepared {
+    /// Has everything signed by the real `baton`.
+    pub fn new(fixture: &Fixture) -> Self {
+        let mut lines = Vec::new();
+        for (author, agent) in AGENTS.iter().enumerate() {
+            let objects: String =
+                (0..LINES_EACH).map(|n| crate::common::message(&format!("body {n}")) + "\n").collect();
+            for (n, text) in fixture.sign(agent, &objects).lines().enumerate() {
+                let genuine = n + 1 < LINES_EACH;
+                let text = if genuine { text.to_owned() } else { text.replace("body", "lies") };
+                lines.push(Line { author, text, genuine });
+            }
+        }
+        let mut payloads = Vec::new();
+        for (from, to) in PAIRS {
+            for n in 0..3 {
+                let caller = format!("caller {n}");
+                let text = fixture.handoff_for(AGENTS[from], AGENTS[to], &caller, 3600);
+                let genuine = n < 2;
+                let text = if genuine { text } else { text.replace("\"test\"", "\"best\"") };
+                payloads.push(Payload { from, to, text, genuine });
+            }
+        }
+        Prepared { lines, payloads }
+    }
+}
+
+/// The real exchange with a mount for each agent.
+pub struct Real {
+    fixture: Fixture,
+    mounts: Vec<Mount>,
+    drafts: u32,
+}
+
+impl Real {
+    /// A fresh one.
+    pub fn new(fixture: &Fixture) -> Self {
+        Real {
+            fixture: fixture.clone(),
+            mounts: AGENTS.map(|agent| fixture.mount_as(agent)).into(),
+            drafts: 0,
+        }
+    }
+
+    /// Does it on the real tree and in the model.
+    pub fn apply(
+        &mut self,
+        operation: &Operation,
+        prepared: &Prepared,
+        model: &mut Model,
+    ) -> (Ending, Ending) {
+        let Prepared { lines, payloads } = prepared;
+        match *operation {
+            Operation::Append { agent, log, lines: ref picks } => {
+                let picked: Vec<Line> = picks.iter().map(|&n| lines[n].clone()).collect();
+                let text: String = picked.iter().map(|line| format!("{}\n", line.text)).collect();
+                let file =
+                    OpenOptions::new().append(true).create(true).open(self.mounts[agent].at(LOGS[log]));
+                let result = file.and_then(|mut file| file.write_all(text.as_bytes()));
+                (ending(result), model.append(agent, LOGS[log], &picked))
+            }
+            Operation::TamperWithLog { agent, log, how } => {
+                let path = self.mounts[agent].at(LOGS[log]);
+                // A bilateral log is there from its first line on; these tricks are about what is there.
+                if fs::metadata(&path).is_err() {
+                    return (Ending::Done, Ending::Done);
+                }
+                let result = match how {
+                    LogTrick::Truncate => truncate(&path),
+                    LogTrick::OpenReadWrite => {
+                        OpenOptions::new().read(true).write(true).open(&path).map(drop)
+                    }
+                    LogTrick::OpenTruncating => {
+                        OpenOptions::new().write(true).truncate(true).open(&path).map(drop)
+                    }
+                    LogTrick::Unlink => fs::remove_file(&path),
+                    LogTrick::Link => fs::hard_link(&path, self.mounts[agent].at("inbox/other.jsonl")),
+                };
+                let opens_to_write = matches!(how, LogTrick::Truncate);
+                (ending(result), model.tamper_with_log(agent, LOGS[log], opens_to_write))
+            }
+            Operation::Publish { agent, payload, name } => {
+                self.drafts += 1;
+                let draft = self.mounts[agent].at(&format!("handoff/.{}.tmp", self.drafts));
+                let result = fs::write(&draft, &payloads[payload].text).and_then(|()| {
+                    fs::rename(&draft, self.mounts[agent].at(&format!("handoff/{}", NAMES[name])))
+                });
+                let _ = fs::remove_file(&draft);
+                (ending(result), model.publish(agent, payload, &payloads[payload], NAMES[name]))
+            }
+            Operation::Rename { agent, from, to } => {
+                let path = |(state, name): (usize, usize)| format!("{}/{}", STATES[state], NAMES[name]);
+                let mount = &self.mounts[agent];
+                let result = fs::rename(mount.at(&path(from)), mount.at(&path(to)));
+                let expected = model.rename(agent, payloads, (from.0, NAMES[from.1]), (to.0, NAMES[to.1]));
+                (ending(result), expected)
+            }
+            Operation::Unlink { agent, state, name } => {
+                let result =
+                    fs::remove_file(self.mounts[agent].at(&format!("{}/{}", STATES[state], NAMES[name])));
+                (ending(result), model.unlink(agent, payloads, state, NAMES[name]))
+            }
+            Operation::TamperWithHandoff { agent, state, name, how } => {
+                let path = self.mounts[agent].at(&format!("{}/{}", STATES[state], NAMES[name]));
+                let result = match how {
+                    HandoffTrick::Truncate => truncate(&path),
+                    HandoffTrick::Overwrite => {
+                        OpenOptions::new().write(true).truncate(true).open(&path).map(drop)
+                    }
+                    HandoffTrick::Append => {
+                        OpenOptions::new().append(true).open(&path).and_then(|mut f| f.write_all(b"x"))
+                    }
+                };
+                (ending(result), model.tamper_with_handoff(state, NAMES[name]))
+            }
+            Operation::Remount => {
+                self.mounts.drain(..).for_each(Mount::umount);
+                self.mounts = AGENTS.map(|agent| self.fixture.mount_as(agent)).into();
+                (Ending::Done, Ending::Done)
+            }
+        }
+    }
+
+    /// What the tree holds, in the model's terms: the logs' lines, and where each payload is.
+    pub fn content(
+        &self,
+        prepared: &Prepared,
+        viewer: usize,
+    ) -> (Vec<(&'static str, Vec<String>)>, Vec<(String, usize)>) {
+        let mount = &self.mounts[viewer];
+        let logs = LOGS
+            .iter()
+            .map(|log| {
+                let text = fs::read_to_string(mount.at(log)).unwrap_or_default();
+                (*log, text.lines().map(str::to_owned).collect())
+            })
+            .collect();
+        let mut handoffs = Vec::new();
+        for state in STATES {
+            for name in mount.names(state) {
+                if name.ends_with(".reason.json") {
+                    continue;
+                }
+                let text = mount.read(&format!("{state}/{name}"));
+                let number = prepared.payloads.iter().position(|p| p.text.trim_end() == text.trim_end());
+                let number =
+                    number.unwrap_or_else(|| panic!("{state}/{name} holds what nobody wrote: {text}"));
+                // Where a withdrawn handoff's name was taken in rejected/, the exchange chose another.
+                let known = state != "rejected" || NAMES.contains(&name.as_str());
+                handoffs
+                    .push((if known { format!("{state}/{name}") } else { "rejected/?".to_owned() }, number));
+            }
+        }
+        handoffs.sort();
+        (logs, handoffs)
+    }
+}
+
+fn truncate(path: &std::path::Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.set_len(0)
+}
+
+fn ending(result: io::Result<()>) -> Ending {
+    match result.map_err(|e| e.raw_os_error()) {
+        Ok(()) => Ending::Done,
+        Err(errno) => Ending::Fails(match errno {
+            Some(libc::EPERM) => "EPERM",
+            Some(libc::EACCES) => "EACCES",
+            Some(libc::ENOENT) => "ENOENT",
+            Some(libc::EEXIST) => "EEXIST",
+            Some(libc::EBADMSG) => "EBADMSG",
+            Some(libc::EKEYREJECTED) => "EKEYREJECTED",
+            Some(libc::EIO) => "EIO",
+            _ => "another errno",
+        }),
+    }
+}
