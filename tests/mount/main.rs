@@ -8,6 +8,7 @@ mod clients;
 mod credentials;
 mod daemon;
 mod handoffs;
+mod hostile;
 mod identity;
 mod load;
 mod logs;
