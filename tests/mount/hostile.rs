@@ -1,6 +1,6 @@
 //! Callers that are odd, greedy or hostile: each is refused or borne, and nobody else notices.
 
-use crate::common::{BATON, Fixture, Mount, run, wait_until};
+use crate::common::{BATON, CLIENTS, Fixture, Mount, count_from_env, run, wait_until};
 use std::fs;
 use std::process::Command;
 
@@ -234,4 +234,30 @@ os.kill(os.getpid(), signal.SIGSTOP)
     wait_until("what it left is recorded", || {
         rules(&bob).iter().filter(|rule| *rule == "partial").count() == 3
     });
+}
+
+#[test]
+fn random_writes_everywhere_leave_the_exchange_sound() {
+    let seconds = count_from_env("FUZZ_SECONDS", 3);
+    let fixture = Fixture::new();
+    let mounts: Vec<Mount> = ["alice", "bob", "carol"].map(|agent| fixture.mount_as(agent)).into();
+    mounts[1].bash("slots").ok();
+    let fuzzers: Vec<_> = [("alice", 0), ("bob", 1), ("carol", 2), ("bob", 1)]
+        .iter()
+        .enumerate()
+        .map(|(seed, (agent, mount))| {
+            let fuzz = format!("{CLIENTS}/fuzz.py");
+            let args = [&fuzz, *agent, &seconds.to_string(), &seed.to_string()];
+            mounts[*mount].command("python3", &args).spawn().unwrap()
+        })
+        .collect();
+    for mut fuzzer in fuzzers {
+        assert!(fuzzer.wait().unwrap().success());
+    }
+    for mount in mounts {
+        mount.umount();
+    }
+    let log = fs::read_to_string(fixture.dir().join("private/daemon.log")).unwrap();
+    assert!(!log.contains("defect"), "{log}");
+    fixture.verify();
 }
