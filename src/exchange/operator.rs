@@ -103,13 +103,15 @@ impl Exchange {
         }
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(encoded.as_bytes())
+            .map(Zeroizing::new)
             .map_err(|_| "the secret did not arrive as base64".to_owned())?;
-        let secret = PairSecret::from_file_bytes(&Zeroizing::new(bytes));
+        let secret = PairSecret::from_file_bytes(&bytes);
         if secret.as_bytes().is_empty() {
             return Err("the secret is empty".into());
         }
         let pair = if a < b { (a, b) } else { (b, a) };
-        self.write_private(&self.layout.secret(&pair.0, &pair.1), secret.as_bytes())?;
+        // As the file had it: reading strips the one newline again, and must strip it only once.
+        self.write_private(&self.layout.secret(&pair.0, &pair.1), &bytes)?;
         let names = format!("{},{}", pair.0, pair.1);
         self.secrets.write().insert(pair, secret);
         self.event("secret-imported", members! {"pair": names.as_str()});
