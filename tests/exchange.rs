@@ -395,7 +395,7 @@ fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
     let request = batonfs::exchange::operator::OperatorRequest::SecretImport {
         a: "bob".into(),
         b: "alice".into(),
-        secret: base64::engine::general_purpose::STANDARD.encode(file),
+        secret: base64::engine::general_purpose::STANDARD.encode(file).into(),
     };
     world.ex().operate(request).unwrap();
     let mut new = NewHandoff {

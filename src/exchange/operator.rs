@@ -26,14 +26,14 @@ pub enum OperatorRequest {
         /// The other.
         b: String,
         /// Base64.
-        secret: String,
+        secret: Zeroizing<String>,
     },
     /// Takes an agent's signing key (a key file's text) and trusts its public half.
     KeyImport {
         /// Whose key.
         agent: String,
         /// The file's text.
-        key: String,
+        key: Zeroizing<String>,
     },
     /// Shows the slots of a profile (or of all).
     CredentialsStatus {
@@ -95,8 +95,7 @@ impl Exchange {
         Ok(serde_json::json!({ "changes": changes }))
     }
 
-    fn import_secret(&self, a: &str, b: &str, secret: String) -> Result<serde_json::Value, String> {
-        let encoded = Zeroizing::new(secret);
+    fn import_secret(&self, a: &str, b: &str, encoded: Zeroizing<String>) -> Result<serde_json::Value, String> {
         let (a, b) = (self.known_agent(a)?, self.known_agent(b)?);
         if a == b {
             return Err("a secret is shared by two different agents".into());
@@ -118,8 +117,7 @@ impl Exchange {
         Ok(serde_json::json!({ "pair": names }))
     }
 
-    fn import_key(&self, agent: &str, key: String) -> Result<serde_json::Value, String> {
-        let text = Zeroizing::new(key);
+    fn import_key(&self, agent: &str, text: Zeroizing<String>) -> Result<serde_json::Value, String> {
         let agent = self.known_agent(agent)?;
         let key = SigningKey::from_file_text(text.as_bytes()).map_err(|e| e.to_string())?;
         self.write_private(&self.layout.key(&agent), key.to_file_text().as_bytes())?;
