@@ -450,7 +450,11 @@ fn what_python_and_node_read_as_the_error() {
         "[Errno 74] Bad message",
         "json",
     );
-    bob.refuses_node(&node("fs.appendFileSync('inbox/alice.jsonl', 'hello')"), "Unknown system error -74", "json");
+    bob.refuses_node(
+        &node("fs.appendFileSync('inbox/alice.jsonl', 'hello')"),
+        "Unknown system error -74",
+        "json",
+    );
     fs::write(fixture.scratch().join("forged"), fixture.line("bob", "hello").replace("hello", "jello"))
         .unwrap();
     bob.refuses_node(
