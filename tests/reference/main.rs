@@ -51,7 +51,7 @@ fn agrees(operations: &[Operation]) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_mount_does_what_the_model_says() {
-    let cases = count_from_env("BATON_TEST_CASES", 12) as u32;
+    let cases = count_from_env("BATON_TEST_CASES", 64) as u32;
     let config = Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
         .run(&prop::collection::vec(operation(), 1..60), |operations| agrees(&operations))

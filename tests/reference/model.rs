@@ -97,16 +97,14 @@ impl Model {
     /// An agent renames a draft to a final name.
     pub fn publish(&mut self, agent: usize, number: usize, payload: &Payload, name: &str) -> Ending {
         let path = format!("handoff/{name}");
-        if self.handoffs.contains_key(&path) {
-            return Ending::Fails("EEXIST");
-        }
         if payload.from != agent {
             return Ending::Fails("EACCES");
         }
         if !payload.genuine {
             return Ending::Fails("EKEYREJECTED");
         }
-        if !self.used.insert(number) {
+        // A name that is taken, or a handoff that was there before.
+        if self.handoffs.contains_key(&path) || !self.used.insert(number) {
             return Ending::Fails("EEXIST");
         }
         self.handoffs.insert(path, number);
@@ -136,7 +134,10 @@ impl Model {
         ) {
             return Ending::Fails("EPERM");
         }
-        if payloads[number].to != agent {
+        let Payload { from: sender, to: receiver, .. } = payloads[number];
+        // A sender may take back what is pending by a rename as well as by unlink.
+        let takes_back = agent == sender && (STATES[from.0], STATES[to.0]) == ("handoff", "rejected");
+        if agent != receiver && !takes_back {
             return Ending::Fails("EACCES");
         }
         if self.handoffs.contains_key(&target) {

@@ -107,7 +107,7 @@ impl Prepared {
                 (0..LINES_EACH).map(|n| crate::common::message(&format!("body {n}")) + "\n").collect();
             for (n, text) in fixture.sign(agent, &objects).lines().enumerate() {
                 let genuine = n + 1 < LINES_EACH;
-                let text = if genuine { text.to_owned() } else { text.replace("body", "lies") };
+                let text = if genuine { text.to_owned() } else { text.replace("body ", "lies ") };
                 lines.push(Line { author, text, genuine });
             }
         }
