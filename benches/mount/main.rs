@@ -30,12 +30,20 @@ fn main() {
     } else {
         Scale { rounds: 7, appends: 4_000, handoffs: 10_000, read_mib: 1024, lines: 1_000_000 }
     };
+    let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     println!("# Benchmark\n");
     println!("{} rounds a figure; median (smallest to largest round).\n", scale.rounds);
-    append::report(scale);
-    claim::report(scale);
-    read::report(scale);
-    start::report(scale);
+    let sections: [(&str, fn(Scale)); 4] = [
+        ("append", append::report),
+        ("handoffs", claim::report),
+        ("read", read::report),
+        ("start", start::report),
+    ];
+    for (name, report) in sections {
+        if named.is_empty() || named.iter().any(|n| n == name) {
+            report(scale);
+        }
+    }
 }
 
 /// Middle, smallest and largest of some figures.
