@@ -13,6 +13,7 @@ mod handoffs;
 mod identity;
 mod load;
 mod logs;
+mod readme;
 mod semantics;
 mod tricks;
 mod users;
