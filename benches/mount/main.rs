@@ -33,17 +33,15 @@ fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     println!("# Benchmark\n");
     println!("{} rounds a figure; median (smallest to largest round).\n", scale.rounds);
-    let sections: [(&str, fn(Scale)); 4] = [
-        ("append", append::report),
-        ("handoffs", claim::report),
-        ("read", read::report),
-        ("start", start::report),
-    ];
-    for (name, report) in sections {
+    let section = |name: &str, report: fn(Scale)| {
         if named.is_empty() || named.iter().any(|n| n == name) {
             report(scale);
         }
-    }
+    };
+    section("append", append::report);
+    section("handoffs", claim::report);
+    section("read", read::report);
+    section("start", start::report);
 }
 
 /// Middle, smallest and largest of some figures.
