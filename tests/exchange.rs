@@ -386,3 +386,29 @@ fn a_handoff_put_behind_the_mount_without_a_true_hmac_stays_invisible() {
     world.reopen().unwrap();
     assert!(world.ex().list_handoffs(&as_agent("alice"), State::Pending).is_empty());
 }
+
+#[test]
+fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
+    use base64::Engine;
+    let mut world = World::new();
+    let file = b"ends in a newline\n\n";
+    let request = batonfs::exchange::operator::OperatorRequest::SecretImport {
+        a: "bob".into(),
+        b: "alice".into(),
+        secret: base64::engine::general_purpose::STANDARD.encode(file).into(),
+    };
+    world.ex().operate(request).unwrap();
+    let mut new = NewHandoff {
+        from: agent("bob"),
+        to: agent("alice"),
+        caller: "+1".into(),
+        reason: "r".into(),
+        ttl_seconds: 60,
+        transcript: vec![],
+    };
+    let signed = |new: &NewHandoff| create(new, &PairSecret::from_file_bytes(file), Timestamp(NOW)).unwrap();
+    world.publish("bob", "x.json", &signed(&new)).unwrap();
+    world.reopen().unwrap();
+    new.caller = "+2".into();
+    world.publish("bob", "y.json", &signed(&new)).unwrap();
+}

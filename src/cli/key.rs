@@ -192,8 +192,7 @@ fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         }
     }
 
-    let text = String::clone(&key.to_file_text());
-    operate(&layout, OperatorRequest::KeyImport { agent: agent.to_string(), key: text })?;
+    operate(&layout, OperatorRequest::KeyImport { agent: agent.to_string(), key: key.to_file_text() })?;
 
     let mut out = output::stdout();
     if args.json {

@@ -66,7 +66,7 @@ pub fn run(command: SecretCommand) -> anyhow::Result<ExitCode> {
     let request = OperatorRequest::SecretImport {
         a: a.to_string(),
         b: b.to_string(),
-        secret: STANDARD.encode(&*bytes),
+        secret: STANDARD.encode(&*bytes).into(),
     };
     let answer = operate(&layout, request)?;
     place::print_answer(&answer, args.json, &format!("the secret of {a} and {b} is in place"))

@@ -280,12 +280,6 @@ impl Exchange {
             Ok(all)
         })
     }
-
-    /// Judges one line found on disk without an event (after a crash), as recovery does.
-    pub(super) fn judge_found(&self, log: &LogName, line: &[u8]) -> Result<ShortId, Refusal> {
-        let streamed = one_object(line)?;
-        self.admit(log, &Actor::Operator, streamed).map(|admitted| admitted.id)
-    }
 }
 
 impl Log {
@@ -301,6 +295,8 @@ impl Log {
         let sha256 = Sha256::digest(&block).into();
         let mut seen = HashSet::new();
         let mut tail = self.tail.lock();
+        // Before replay: of a line that may be lost nobody is told that it was delivered.
+        self.commit.check()?;
         if let Some(at) = admitted.iter().position(|a| tail.ids.contains(&a.id) || !seen.insert(a.id)) {
             let advice = format!(
                 "{} already holds this message{}. It was delivered; don't send it again. \

@@ -369,10 +369,12 @@ impl Exchange {
             log.flush(self)?;
         }
         // Under the book's lock no handoff is between its event and its rename.
-        let position = {
-            let _book = self.handoffs().book.lock();
-            self.events.position()
+        let (position, handoff_ids) = {
+            let mut book = self.handoffs().book.lock();
+            let (count, file) = book.flush_used()?;
+            (self.events.position(count), file)
         };
+        handoff_ids.sync_data()?;
         for state in handoffs::State::ALL {
             self.store.sync_dir(state.dir())?;
         }
@@ -401,7 +403,7 @@ impl files::Office for Exchange {
         self.refuse(caller, attempt, refusal)
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
-        self.refusals.keep(self.now(), "removed", bytes)
+        self.refusals.keep_durably(self.now(), "removed", bytes)
     }
     fn event(&self, event: &'static str, members: serde_json::Map<String, serde_json::Value>) {
         self.event(event, members);

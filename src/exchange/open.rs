@@ -5,6 +5,7 @@ use super::handoffs::Handoffs;
 use super::layout::Layout;
 use super::logs::{LogName, Logs};
 use super::refusals::RefusalBook;
+use super::verify::lines::check_line;
 use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
@@ -84,7 +85,7 @@ impl Exchange {
             _lock: lock,
         });
         exchange.recover_logs()?;
-        let handoffs = Handoffs::load(&exchange).map_err(io_at(root.clone()))?;
+        let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
         let credentials = layout.tree("credentials");
@@ -147,8 +148,13 @@ impl Exchange {
         bytes.read_exact_at(&mut tail, covered)?;
         let mut known = self.index_up_to(name, &*bytes, covered)?;
         let (mut kept, mut lost, mut lines) = (Vec::new(), Vec::new(), 0);
+        let history = self.trust().as_history();
         for line in tail.split_inclusive(|&b| b == b'\n') {
-            let id = line.strip_suffix(b"\n").and_then(|text| self.judge_found(name, text).ok());
+            // As verify judges, not as an append is judged: a line may have been acknowledged before a
+            // crash, and neither the clock nor a key retired since may take it away.
+            let id = line
+                .strip_suffix(b"\n")
+                .and_then(|text| check_line(&self.config, &history, name.only_writer(), text).ok());
             match id.filter(|id| !known.contains(id)) {
                 Some(id) => {
                     kept.extend_from_slice(line);
@@ -159,14 +165,21 @@ impl Exchange {
             }
         }
         known.flush()?;
+        // Before anything tells of these lines they are on disk, also where an earlier sync had failed
+        // and the kernel takes their pages for clean.
+        let only_torn = tail.starts_with(&kept);
+        if only_torn {
+            bytes.rewrite_at(covered, &kept)?;
+            bytes.sync()?;
+        }
         if !lost.is_empty() {
             // A torn tail is simply cut. Where something else stood between good lines, they move up, and
             // the whole tail is kept in case of a second crash right here.
-            let only_torn = tail.starts_with(&kept);
-            let quarantine = self.refusals.keep(self.now(), "torn", if only_torn { &lost } else { &tail })?;
+            let quarantine =
+                self.refusals.keep_durably(self.now(), "torn", if only_torn { &lost } else { &tail })?;
             tracing::warn!(path, bytes = lost.len(), quarantine, "a torn or unverifiable tail was taken out");
             if !only_torn {
-                bytes.append_at(covered, &kept)?;
+                bytes.rewrite_at(covered, &kept)?;
             }
             bytes.cut(covered + kept.len() as u64)?;
             self.events.append(
@@ -198,8 +211,15 @@ impl Exchange {
                 let operator = Caller { uid: self.owner_uid, gid: self.owner_gid, pid: 0, bound: None };
                 let advice = "The daemon stopped before this handoff was published. Publish it again.";
                 let attempt = Attempt { operation: "publish", path: "handoff/", bytes: &bytes };
-                let _ = self.refuse(&operator, attempt, Refusal::new(Rule::Partial, advice));
-                let _ = self.store.remove(&path);
+                let refusal = Refusal::new(Rule::Partial, advice);
+                match self.refusals.record(self.now(), &self.actor(&operator), &operator, &attempt, &refusal)
+                {
+                    Ok(()) => drop(self.store.remove(&path)),
+                    // The next start finds it again.
+                    Err(error) => {
+                        tracing::warn!(path, %error, "an unpublished handoff could not be put aside")
+                    }
+                }
             }
         }
     }
@@ -236,12 +256,14 @@ fn finish_moves(store: &dyn Store, recent: &[Event]) {
             _ => {}
         }
     }
-    for (place, earlier) in places {
-        if store.stat(&place).is_ok() {
+    for (place, earlier) in &places {
+        if store.stat(place).is_ok() {
             continue;
         }
-        let Some(found) = earlier.iter().rev().find(|path| store.stat(path).is_ok()) else { continue };
-        match store.rename_new(found, &place) {
+        // A name that another handoff has taken since is that one's: it stays.
+        let free = |path: &&String| !places.contains_key(*path) && store.stat(path).is_ok();
+        let Some(found) = earlier.iter().rev().find(free) else { continue };
+        match store.rename_new(found, place) {
             Ok(()) => tracing::info!(from = found, to = place, "finished a move that a crash interrupted"),
             Err(error) => {
                 tracing::warn!(from = found, to = place, %error, "an interrupted move is not finished")
