@@ -405,8 +405,13 @@ impl files::Office for Exchange {
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.refusals.keep_durably(self.now(), "removed", bytes)
     }
-    fn event(&self, event: &'static str, members: serde_json::Map<String, serde_json::Value>) {
-        self.event(event, members);
+    fn event(
+        &self,
+        event: &'static str,
+        members: serde_json::Map<String, serde_json::Value>,
+    ) -> io::Result<()> {
+        let end = self.events.append(self.now(), event, &members)?;
+        self.make_events_durable(end)
     }
 }
 

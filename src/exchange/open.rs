@@ -89,7 +89,7 @@ impl Exchange {
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
         let credentials = layout.tree("credentials");
-        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office))
+        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office), &recent)
             .map_err(io_at(credentials.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();

@@ -109,10 +109,15 @@ impl Exchange {
             return Err("the secret is empty".into());
         }
         let pair = if a < b { (a, b) } else { (b, a) };
-        self.write_private(&self.layout.secret(&pair.0, &pair.1), secret.as_bytes())?;
         let names = format!("{},{}", pair.0, pair.1);
+        // First the event: without it, every handoff verified with the old secret would look forged.
+        let end = self
+            .events
+            .append(self.now(), "secret-imported", &members! {"pair": names.as_str()})
+            .and_then(|end| self.make_events_durable(end));
+        end.map_err(|e| format!("events.jsonl could not be written, so the secret was not taken: {e}"))?;
+        self.write_private(&self.layout.secret(&pair.0, &pair.1), secret.as_bytes())?;
         self.secrets.write().insert(pair, secret);
-        self.event("secret-imported", members! {"pair": names.as_str()});
         Ok(serde_json::json!({ "pair": names }))
     }
 

@@ -7,6 +7,7 @@ mod common;
 mod clients;
 mod credentials;
 mod daemon;
+mod faults;
 mod handoffs;
 mod identity;
 mod load;
