@@ -16,7 +16,7 @@ mod commit;
 mod credential_ops;
 mod drafts;
 mod events;
-mod open;
+pub mod open;
 mod refusals;
 mod replay;
 

@@ -379,3 +379,140 @@ fn an_archived_handoff_that_is_gone_is_not_replaced_by_another() {
     assert_eq!(operator.names("handoff"), ["x.json"]);
     assert!(operator.names("archive").is_empty());
 }
+
+/// Damage, the file that the mount must name, and a piece of the mend.
+const DAMAGED: &[(&str, &str, &str)] = &[
+    ("echo '= =' >> exchange.toml", "exchange.toml", "correct the file"),
+    ("echo '{' > trust.json", "trust.json", "restore it from a backup"),
+    ("rm trust.json", "trust.json", "restore it from a backup"),
+    (
+        ": > private/secrets/alice,bob.secret",
+        "private/secrets/alice,bob.secret",
+        "baton secret import --pair alice,bob",
+    ),
+    ("chmod 644 private/keys/bob.key", "private/keys/bob.key", "chmod 600"),
+    ("echo junk > private/keys/bob.key", "private/keys/bob.key", "baton key import --as bob"),
+    ("truncate -s -10 inbox/alice.jsonl", "inbox/alice.jsonl", "restore inbox/alice.jsonl from a backup"),
+    ("rm inbox/alice.jsonl", "inbox/alice.jsonl", "restore inbox/alice.jsonl from a backup"),
+    ("rm -r inbox", "inbox/alice.jsonl", "restore inbox/alice.jsonl from a backup"),
+    ("sed -i 1d inbox/alice.jsonl", "inbox/alice.jsonl", "restore inbox/alice.jsonl from a backup"),
+    ("rm -r inbox; touch inbox", "inbox", "move it aside"),
+    ("rm inbox/alice.jsonl; mkfifo inbox/alice.jsonl", "inbox/alice.jsonl", "move it aside"),
+    ("mv inbox/alice.jsonl z; ln -s ../z inbox/alice.jsonl", "inbox/alice.jsonl", "move it aside"),
+    ("rm events.jsonl; mkdir events.jsonl", "events.jsonl", "move it aside"),
+    (
+        "sed -i '2s/append/abbend/' events.jsonl; rm -r private/index",
+        "events.jsonl",
+        "restore the file from a backup",
+    ),
+    ("sed -i 2d events.jsonl; rm -r private/index", "events.jsonl", "restore the file from a backup"),
+    ("rm -r credentials; touch credentials", "credentials", "move it aside"),
+    ("rm -r credentials/claude; touch credentials/claude", "credentials/claude", "move it aside"),
+    ("rm -r private", "private", "restore it from a backup"),
+];
+
+#[test]
+fn a_damaged_exchange_stops_the_mount_with_the_file_and_its_mend() {
+    let fixture = Fixture::new();
+    let bob = fixture.mount_as("bob");
+    bob.bash("for n in 1 2 3; do line bob $n >> inbox/alice.jsonl; done; mkdir -p credentials/claude").ok();
+    bob.umount();
+    wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
+    let whole = fixture.scratch().join("whole");
+    fs::rename(fixture.dir(), &whole).unwrap();
+    let mountpoint = fixture.new_mountpoint();
+    for (damage, file, mend) in DAMAGED {
+        fixture.bash(&format!("rm -rf $EXCHANGE; cp -a whole $EXCHANGE; cd $EXCHANGE; {damage}")).ok();
+        let dir = fixture.dir();
+        let mount = fixture.baton(&["mount", dir.to_str().unwrap(), mountpoint.to_str().unwrap()]);
+        assert_eq!(mount.status, 1, "{damage}: {mount:?}");
+        let named = format!("{}: ", dir.join(file).display());
+        assert!(mount.stderr.contains(&named) && mount.stderr.contains(mend), "{damage}: {mount:?}");
+        assert!(mount.stderr.contains("mend: "), "{damage}: {mount:?}");
+        assert!(!is_mounted(&mountpoint), "{damage}");
+    }
+}
+
+#[test]
+fn the_mends_of_a_secret_and_a_key_work() {
+    let fixture = Fixture::new();
+    fixture
+        .bash(
+            "cd $EXCHANGE/private; cp keys/bob.key secrets/alice,bob.secret $SCRATCH; \
+             rm keys/bob.key; rm secrets/alice,bob.secret; \
+             baton key import --as bob $SCRATCH/bob.key; \
+             baton secret import --pair alice,bob $SCRATCH/alice,bob.secret",
+        )
+        .ok();
+    let bob = fixture.mount_as("bob");
+    bob.bash("line bob >> inbox/alice.jsonl; handoff bob alice > handoff/x.json").ok();
+    fixture.verify();
+}
+
+#[test]
+fn what_nobody_published_is_served_to_nobody() {
+    let fixture = Fixture::new();
+    fixture
+        .bash(
+            "cd $EXCHANGE; echo hi > handoff/note.txt; echo {} > handoff/a.json; mkdir handoff/dir.json; \
+             ln -s /etc/passwd handoff/link.json; mkfifo handoff/fifo.json; head -c 100000 /dev/zero > claimed/b.json",
+        )
+        .ok();
+    let operator = fixture.mount_as_operator();
+    assert!(operator.names("handoff").is_empty() && operator.names("claimed").is_empty());
+    operator.bash("handoff bob alice > handoff/x.json; mv handoff/x.json claimed/x.json").ok();
+}
+
+#[test]
+fn a_full_filesystem_tears_nothing_and_works_again_once_there_is_space() {
+    let fixture = Fixture::new();
+    let whole = fixture.scratch().join("whole");
+    fs::rename(fixture.dir(), &whole).unwrap();
+    fs::create_dir(fixture.dir()).unwrap();
+    // Only root can mount a small filesystem; the injections above stand in for it elsewhere.
+    let small =
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(fixture.dir()), "");
+    if small.status != 0 {
+        return;
+    }
+    fixture
+        .bash("cp -a whole/. $EXCHANGE; dd if=/dev/zero of=$EXCHANGE/fill bs=1k count=1500 status=none")
+        .ok();
+    let lines: String =
+        (0..300).map(|n| crate::common::message(&format!("{n} {}", "x".repeat(3000))) + "\n").collect();
+    let lines = fixture.sign("bob", &lines);
+    let bob = fixture.mount_as("bob");
+    let mut acknowledged = String::new();
+    let mut refused = 0;
+    for line in lines.lines() {
+        use std::io::Write;
+        let mut log = fs::OpenOptions::new().append(true).open(bob.at("inbox/alice.jsonl")).unwrap();
+        match log.write_all(format!("{line}\n").as_bytes()) {
+            Ok(()) => acknowledged += &format!("{line}\n"),
+            Err(e) => {
+                assert_eq!(e.raw_os_error(), Some(libc::ENOSPC));
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 50 && !acknowledged.is_empty());
+    let login = "login a > $SCRATCH/login; cat $SCRATCH/login > credentials/claude/.credentials.json";
+    bob.bash("handoff bob alice > $SCRATCH/x; cat $SCRATCH/x > handoff/x.json")
+        .failed_with("No space left on device");
+    bob.bash(login).failed_with("No space left on device");
+    assert_eq!(bob.read("inbox/alice.jsonl"), acknowledged);
+    fixture.verify();
+    fs::remove_file(fixture.dir().join("fill")).unwrap();
+    bob.bash("cat $SCRATCH/x > handoff/x.json; line bob after >> inbox/alice.jsonl").ok();
+    bob.bash(login).ok();
+    fixture.kill_daemon();
+    bob.take_dead();
+    let bob = recover(&fixture);
+    assert_eq!(
+        (bob.names("handoff").len(), bob.read("inbox/alice.jsonl").lines().count()),
+        (1, acknowledged.lines().count() + 1)
+    );
+    bob.umount();
+    wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
+    run(Command::new("umount").arg(fixture.dir()), "").ok();
+}
