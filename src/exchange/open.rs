@@ -12,7 +12,7 @@ use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
 use crate::wire::trust::TrustList;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -51,9 +51,19 @@ impl Exchange {
         let layout = Layout::new(&root);
         let config = read_config(&layout)?;
         let local = LocalStore::new(&root);
+        check_private(&layout)?;
         for (path, mode) in DIRECTORIES {
-            local.make_dir(path, *mode).map_err(|error| OpenError::Io { file: root.join(path), error })?;
+            local.make_dir(path, *mode).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => OpenError::Damaged {
+                    file: root.join(path),
+                    problem: "is no directory".into(),
+                    mend: "move it aside and restore the directory from a backup; one that held nothing is made anew"
+                        .into(),
+                },
+                _ => OpenError::Io { file: root.join(path), error },
+            })?;
         }
+        check_files(&layout, &config)?;
         let lock = take_lock(&layout)?;
         let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
         let meta = root.metadata().map_err(io_at(root.clone()))?;
@@ -69,6 +79,7 @@ impl Exchange {
             config,
             store: Arc::new(local),
             trust: RwLock::new(Arc::new(trust)),
+            importing: Mutex::new(()),
             secrets: RwLock::new(secrets),
             events,
             refusals,
@@ -89,7 +100,7 @@ impl Exchange {
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
         let credentials = layout.tree("credentials");
-        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office))
+        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office), &recent)
             .map_err(io_at(credentials.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
@@ -272,6 +283,55 @@ fn finish_moves(store: &dyn Store, recent: &[Event]) {
     }
 }
 
+/// private/ holds what nothing else does, so it is never made anew behind an operator's back.
+///
+/// # Errors
+/// [`OpenError::Damaged`] where it is gone.
+pub fn check_private(layout: &Layout) -> Result<(), OpenError> {
+    if !layout.config().exists() || layout.private().is_dir() {
+        return Ok(());
+    }
+    Err(OpenError::Damaged {
+        file: layout.private(),
+        problem: "is gone, and with it the keys, the secrets and what was refused".into(),
+        mend: format!(
+            "restore it from a backup; or mkdir -m 700 {} and import every key (baton key import) and secret \
+             (baton secret import) again",
+            layout.private().display()
+        ),
+    })
+}
+
+/// What must be a regular file, and a profile's folder, is one or is not there: a pipe or a link in its
+/// place would be served as if it were.
+fn check_files(layout: &Layout, config: &Config) -> Result<(), OpenError> {
+    let wrong = |file: std::path::PathBuf, what: &str| OpenError::Damaged {
+        problem: format!("is no {what}"),
+        mend: "move it aside, and restore what belongs here from a backup".into(),
+        file,
+    };
+    let kind = |file: &Path| std::fs::symlink_metadata(file).ok().map(|meta| meta.file_type());
+    let agents = config.agents.keys();
+    let bilateral = agents.clone().flat_map(|from| {
+        let others = agents.clone().filter(move |to| *to != from);
+        others.map(move |to| LogName::Bilateral { from: from.clone(), to: to.clone() })
+    });
+    let logs = agents.clone().cloned().map(LogName::Inbox).chain([LogName::Decisions, LogName::Incidents]);
+    let logs = logs.chain(bilateral).map(|log| layout.tree(&log.path()));
+    for file in logs.chain([layout.events(), layout.trust()]) {
+        if kind(&file).is_some_and(|kind| !kind.is_file()) {
+            return Err(wrong(file, "regular file"));
+        }
+    }
+    for profile in config.credentials.keys() {
+        let folder = layout.tree("credentials").join(profile);
+        if kind(&folder).is_some_and(|kind| !kind.is_dir()) {
+            return Err(wrong(folder, "directory"));
+        }
+    }
+    Ok(())
+}
+
 fn read_config(layout: &Layout) -> Result<Config, OpenError> {
     let file = layout.config();
     let text = std::fs::read_to_string(&file).map_err(|error| OpenError::Damaged {
@@ -291,7 +351,7 @@ fn read_trust(layout: &Layout) -> Result<TrustList, OpenError> {
     let text = std::fs::read(&file).map_err(|error| OpenError::Damaged {
         file: file.clone(),
         problem: error.to_string(),
-        mend: "restore trust.json from a backup, or write one and baton trust import it".into(),
+        mend: "restore it from a backup, or put the list that you would import in its place".into(),
     })?;
     TrustList::parse(&text).map_err(|error| OpenError::Damaged {
         file,
@@ -308,7 +368,10 @@ fn check_keys(layout: &Layout, config: &Config) -> Result<(), OpenError> {
             SigningKey::from_file_text(&bytes).map_err(|error| OpenError::Damaged {
                 file,
                 problem: format!("is no signing key: {error}"),
-                mend: format!("import {agent}'s key again: baton key import --as {agent} FILE"),
+                mend: format!(
+                    "restore it from a backup; or rm {} and import {agent}'s key: baton key import --as {agent} FILE",
+                    layout.key(agent).display()
+                ),
             })?;
         }
     }
@@ -328,9 +391,12 @@ fn read_secrets(
                 let secret = PairSecret::from_file_bytes(&bytes);
                 if secret.as_bytes().is_empty() {
                     return Err(OpenError::Damaged {
-                        file,
                         problem: "is empty".into(),
-                        mend: format!("import it again: baton secret import --pair {a},{b} FILE"),
+                        mend: format!(
+                            "restore it from a backup; or rm {} and import it: baton secret import --pair {a},{b} FILE",
+                            file.display()
+                        ),
+                        file,
                     });
                 }
                 secrets.insert(((*a).clone(), (*b).clone()), secret);
