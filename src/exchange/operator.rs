@@ -95,7 +95,12 @@ impl Exchange {
         Ok(serde_json::json!({ "changes": changes }))
     }
 
-    fn import_secret(&self, a: &str, b: &str, encoded: Zeroizing<String>) -> Result<serde_json::Value, String> {
+    fn import_secret(
+        &self,
+        a: &str,
+        b: &str,
+        encoded: Zeroizing<String>,
+    ) -> Result<serde_json::Value, String> {
         let (a, b) = (self.known_agent(a)?, self.known_agent(b)?);
         if a == b {
             return Err("a secret is shared by two different agents".into());

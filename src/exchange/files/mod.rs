@@ -20,6 +20,7 @@ use super::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
 use crate::rules::Refusal;
 use crate::rules::credential::{GuardedName, SlotName};
 use crate::wire::time::Timestamp;
+pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
 use guard::guarded;
 use nodes::{Node, Nodes, Plain, ROOT};
