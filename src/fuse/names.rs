@@ -89,6 +89,15 @@ impl Mounted {
         Ok((node, attr))
     }
 
+    /// access(2) and chdir(2).
+    pub(super) fn check_access(&self, caller: &Caller, number: u64, want: u32) -> Outcome<()> {
+        let node = self.node(number)?;
+        if let Node::File { id, .. } = node {
+            return self.exchange.files().access(caller, id, want);
+        }
+        self.exchange.check_access(caller, &tree::attr(&self.exchange, caller, &node)?, want)
+    }
+
     pub(super) fn set_attributes(
         &self,
         caller: &Caller,

@@ -223,6 +223,29 @@ fn a_stranger_reads_and_changes_nothing() {
 }
 
 #[test]
+fn each_user_is_told_what_it_may_without_trying() {
+    let Some(shared) = Shared::new() else { return };
+    shared.give("bobs", &(shared.fixture.line("bob", "one") + "\n"));
+    shared.run(BOB, "cat ~/bobs >> bob_to_alice.jsonl").ok();
+    for (path, bob, alice, stranger) in [
+        ("inbox/alice.jsonl", "rw", "rw", "r"),
+        ("bob_to_alice.jsonl", "rw", "r", "r"),
+        ("handoff", "rwx", "rwx", "rx"),
+        ("trust.json", "r", "r", "r"),
+        ("credentials", "rx", "rx", "rx"),
+        ("credentials/claude", "rwx", "rwx", ""),
+    ] {
+        for (uid, may) in [(BOB, bob), (ALICE, alice), (STRANGER, stranger)] {
+            let script = format!("for t in r w x; do [ -$t {path} ] && printf $t; done; true");
+            assert_eq!(shared.run(uid, &script).ok(), may, "{path} for {uid}");
+        }
+    }
+    shared.run(STRANGER, "cd credentials/claude").failed_with("Permission denied");
+    shared.run(BOB, "cd credentials/claude && ls").ok();
+    assert!(shared.fixture.refusals().is_empty(), "asking is no attempt");
+}
+
+#[test]
 fn the_exchange_itself_is_closed_to_its_agents() {
     let Some(shared) = Shared::new() else { return };
     let dir = shared.fixture.dir();
