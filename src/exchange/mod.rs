@@ -14,7 +14,6 @@ pub mod views;
 
 mod commit;
 mod credential_ops;
-mod drafts;
 mod events;
 pub mod open;
 mod refusals;

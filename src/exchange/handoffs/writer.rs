@@ -4,140 +4,15 @@
 //! the rename to a final one does. Two processes that write the same temporary name at once each have a
 //! draft of their own, so neither loses bytes to the other.
 
-use super::handoffs::{Book, HandoffNode, State};
-use super::{Actor, Attempt, Caller, Denied, Exchange, Outcome, process_of, same_process};
+use super::{HandoffNode, State};
+use crate::exchange::{Attempt, Caller, Denied, Exchange, Outcome, process_of, same_process};
 use crate::rules::handoff::{check_name, is_final_name, refuse_operation};
 use crate::rules::identity::check_takes_part;
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::{self, JsonErrorKind};
 use crate::wire::time::Timestamp;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-/// Longest handoff, in bytes.
-const MAX_BYTES: usize = 1024 * 1024;
-/// Most drafts of one actor at a time.
-const MAX_DRAFTS: usize = 1000;
-/// Most bytes that the drafts of one actor may have together: they are held in memory.
-const MAX_DRAFT_BYTES: usize = 64 * 1024 * 1024;
-/// After this long without a write and without a writer, a draft is given up.
-const STALE: Duration = Duration::from_secs(3600);
-
-/// The drafts of one exchange.
-#[derive(Default)]
-pub(super) struct Drafts {
-    all: HashMap<HandoffNode, Draft>,
-}
-
-/// One file being written.
-pub(super) struct Draft {
-    pub name: String,
-    pub by: Actor,
-    pub creator: Caller,
-    pub process: u32,
-    pub bytes: Vec<u8>,
-    pub writers: u32,
-    pub changed: SystemTime,
-    unlinked: bool,
-}
-
-impl Drafts {
-    pub fn get(&self, node: HandoffNode) -> Option<&Draft> {
-        self.all.get(&node)
-    }
-
-    pub fn remove(&mut self, node: HandoffNode) {
-        self.all.remove(&node);
-    }
-
-    pub fn rename(&mut self, node: HandoffNode, name: &str) {
-        let replaced = self.all.get(&node).map(|d| d.by.clone());
-        let other =
-            self.all.iter().find(|(n, d)| **n != node && d.name == name && Some(&d.by) == replaced.as_ref());
-        if let Some(other) = other.map(|(n, _)| *n) {
-            self.unlink(other);
-        }
-        if let Some(draft) = self.all.get_mut(&node) {
-            draft.name = name.to_owned();
-        }
-    }
-
-    /// Rules `size` and `rate`, where a draft is to have `len` bytes.
-    fn check_room(&self, draft: &Draft, len: usize) -> Result<(), Refusal> {
-        if len > MAX_BYTES {
-            return Err(too_long());
-        }
-        let held = || self.all.values().filter(|d| d.by == draft.by).map(|d| d.bytes.len()).sum::<usize>();
-        if len > draft.bytes.len() && held() - draft.bytes.len() + len > MAX_DRAFT_BYTES {
-            let advice = format!(
-                "Your unfinished files in handoff/ would have more than {MAX_DRAFT_BYTES} bytes together. Publish \
-                 or delete some."
-            );
-            return Err(Refusal::new(Rule::Rate, advice));
-        }
-        Ok(())
-    }
-
-    /// Takes the name away; the bytes stay for whoever has it open.
-    pub fn unlink(&mut self, node: HandoffNode) {
-        if let Some(draft) = self.all.get_mut(&node) {
-            draft.unlinked = true;
-            if draft.writers == 0 {
-                self.all.remove(&node);
-            }
-        }
-    }
-
-    /// The drafts that a caller sees: its own process's, and finished ones of the same actor.
-    pub fn visible<'a>(
-        &'a self,
-        actor: &'a Actor,
-        caller: &Caller,
-    ) -> impl Iterator<Item = (&'a str, HandoffNode)> {
-        let process = process_of(caller.pid);
-        self.all
-            .iter()
-            .filter(move |(_, d)| d.is_seen_by(actor, process))
-            .map(|(node, d)| (d.name.as_str(), *node))
-    }
-
-    /// The draft that a name means to a caller: its own thread's, its own process's, or the newest.
-    pub fn find(&self, actor: &Actor, caller: &Caller, name: &str) -> Option<HandoffNode> {
-        let process = process_of(caller.pid);
-        self.all
-            .iter()
-            .filter(|(_, d)| d.name == name && d.is_seen_by(actor, process))
-            .max_by_key(|(node, d)| (d.creator.pid == caller.pid, d.process == process, **node))
-            .map(|(node, _)| *node)
-    }
-}
-
-impl Draft {
-    fn is_seen_by(&self, actor: &Actor, process: u32) -> bool {
-        !self.unlinked && self.by == *actor && (self.writers == 0 || self.process == process)
-    }
-}
-
-impl Book {
-    fn add_draft(&mut self, actor: &Actor, caller: &Caller, name: &str) -> HandoffNode {
-        let node = self.new_node();
-        self.drafts.all.insert(
-            node,
-            Draft {
-                name: name.to_owned(),
-                by: actor.clone(),
-                creator: caller.clone(),
-                process: process_of(caller.pid),
-                bytes: Vec::new(),
-                writers: 1,
-                changed: SystemTime::now(),
-                unlinked: false,
-            },
-        );
-        node
-    }
-}
 
 /// An open draft.
 pub struct DraftWriter {
@@ -179,12 +54,10 @@ impl Exchange {
                 let advice = format!("{path} exists. Choose another name.");
                 return Err(Refusal::new(Rule::Replay, advice));
             }
-            if book.drafts.all.values().filter(|d| d.by == actor).count() >= MAX_DRAFTS {
-                let advice =
-                    format!("You have {MAX_DRAFTS} unfinished files in handoff/. Publish or delete some.");
-                return Err(Refusal::new(Rule::Rate, advice));
-            }
-            Ok(book.add_draft(&actor, caller, name))
+            book.drafts.check_count(&actor)?;
+            let node = book.new_node();
+            book.drafts.add(node, &actor, caller, name);
+            Ok(node)
         })();
         let node = created.map_err(|refusal| {
             self.refuse(caller, Attempt { operation: "create", path: &path, bytes: &[] }, refusal)
@@ -197,18 +70,20 @@ impl Exchange {
     /// # Errors
     /// `immutable`.
     pub fn open_draft(&self, caller: &Caller, node: HandoffNode, flags: i32) -> Outcome<DraftWriter> {
-        let actor = self.actor(caller);
+        let (actor, process) = (self.actor(caller), process_of(caller.pid));
         let mut book = self.handoffs().book.lock();
-        let Some(draft) = book.drafts.all.get_mut(&node).filter(|d| d.by == actor) else {
+        let Some(draft) = book.drafts.get_mut(node).filter(|d| d.by == actor) else {
             drop(book);
             return Err(self.refuse_handoff_operation(caller, node, "open for writing"));
         };
         let path = format!("handoff/{}", draft.name);
         let truncate = flags & libc::O_TRUNC != 0;
-        let theirs = draft.process != process_of(caller.pid) && is_alive(draft.process);
+        let theirs = draft.process != process && is_alive(draft.process);
         let node = if truncate && theirs {
             let name = draft.name.clone();
-            book.add_draft(&actor, caller, &name)
+            let own = book.new_node();
+            book.drafts.add(own, &actor, caller, &name);
+            own
         } else {
             draft.writers += 1;
             if truncate {
@@ -238,26 +113,17 @@ impl Exchange {
             let attempt = Attempt { operation: "truncate", path: &path, bytes: &[] };
             return Err(self.refuse(caller, attempt, refusal));
         }
-        if let Some(draft) = book.drafts.all.get_mut(&node) {
+        if let Some(draft) = book.drafts.get_mut(node) {
             draft.bytes.resize(size, 0);
             draft.changed = SystemTime::now();
         }
         Ok(())
     }
 
+    /// Gives up drafts that nobody finished; their bytes go to quarantine.
     pub(super) fn drop_stale_drafts(&self, now: Timestamp) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(now.0).unwrap_or(0));
-        let stale: Vec<Draft> = {
-            let mut book = self.handoffs().book.lock();
-            let nodes: Vec<HandoffNode> = book
-                .drafts
-                .all
-                .iter()
-                .filter(|(_, d)| d.writers == 0 && now.duration_since(d.changed).is_ok_and(|age| age > STALE))
-                .map(|(node, _)| *node)
-                .collect();
-            nodes.into_iter().filter_map(|node| book.drafts.all.remove(&node)).collect()
-        };
+        let stale = self.handoffs().book.lock().drafts.take_stale(now);
         for draft in stale {
             let path = format!("handoff/{}", draft.name);
             let advice =
@@ -301,7 +167,7 @@ impl DraftWriter {
                 return Err(self.refuse(caller, "write", &bytes, refusal));
             }
             // Found above, under the same lock.
-            let Some(draft) = book.drafts.all.get_mut(&self.node) else { return Ok(0) };
+            let Some(draft) = book.drafts.get_mut(self.node) else { return Ok(0) };
             if draft.bytes.len() < end {
                 draft.bytes.resize(end, 0);
             }
@@ -354,7 +220,7 @@ impl DraftWriter {
     pub fn release(&self) {
         let abandoned = {
             let mut book = self.exchange.handoffs().book.lock();
-            let Some(draft) = book.drafts.all.get_mut(&self.node) else { return };
+            let Some(draft) = book.drafts.get_mut(self.node) else { return };
             draft.writers = draft.writers.saturating_sub(1);
             if draft.writers > 0 {
                 return;
@@ -366,7 +232,7 @@ impl DraftWriter {
             if !is_final_name(&draft.name) {
                 return;
             }
-            book.drafts.all.remove(&self.node)
+            book.drafts.remove(self.node)
         };
         if let Some(draft) = abandoned
             && !draft.bytes.is_empty()
@@ -386,13 +252,6 @@ impl DraftWriter {
     fn refuse(&self, caller: &Caller, operation: &'static str, bytes: &[u8], refusal: Refusal) -> Denied {
         self.exchange.refuse(caller, Attempt { operation, path: &self.path, bytes }, refusal)
     }
-}
-
-fn too_long() -> Refusal {
-    Refusal::new(
-        Rule::Size,
-        format!("A handoff may have {MAX_BYTES} bytes. Shorten the transcript, or refer to a file."),
-    )
 }
 
 fn is_alive(process: u32) -> bool {

@@ -1,63 +1,20 @@
-//! The handoff state machine: handoff/ -> claimed/ -> archive/, or rejected/.
+//! Every move of a handoff, from publication to its end.
 //!
 //! A move is decided and made under one lock: the event first, then the rename, so that after a crash
 //! the events say which rename to finish. The lock is the exchange's, so a claim has one winner across
 //! any number of mounts.
 
-use super::drafts::Drafts;
-use super::events::{Event, members};
-use super::replay::{ReplayIndex, ShortId, short};
-use super::{Actor, Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
-use crate::rules::handoff::{
-    Parties, REASON, Transition, check_move, check_name, check_publish, is_final_name, refuse_operation,
-};
+use super::book::About;
+use super::{HandoffNode, State};
+use crate::exchange::events::{hex, members};
+use crate::exchange::{Actor, Attempt, Caller, Denied, Durability, Exchange, Outcome};
+use crate::rules::handoff::{REASON, Transition, check_move, check_name, check_publish, is_final_name};
 use crate::rules::{Refusal, Rule};
 use crate::wire::handoff::{Handoff, HandoffError};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::File;
 use std::io;
-use std::sync::Arc;
-
-pub use super::drafts::DraftWriter;
-pub use crate::rules::handoff::State;
-
-/// One file in the four directories (a handoff, a draft of one, or a reason file), for as long as
-/// the exchange is open. The same through draft, publication and every move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HandoffNode(pub u64);
-
-/// What is known of every handoff.
-pub(super) struct Handoffs {
-    pub(super) book: Mutex<Book>,
-}
-
-/// The state machine's memory. Everything in it is also on disk, except drafts.
-pub(super) struct Book {
-    next: u64,
-    published: HashMap<HandoffNode, Published>,
-    names: [BTreeMap<String, HandoffNode>; 4],
-    expiring: BTreeSet<(Timestamp, HandoffNode)>,
-    used: ReplayIndex,
-    pub(super) drafts: Drafts,
-}
-
-#[derive(Debug, Clone)]
-struct Published {
-    state: State,
-    name: String,
-    /// `None` for reason files and for ended handoffs that nobody asked about.
-    about: Option<About>,
-}
-
-#[derive(Debug, Clone)]
-struct About {
-    parties: Parties,
-    handoff_id: String,
-}
 
 /// A handoff whose payload every rule lets in; where it is staged on disk.
 struct Staged {
@@ -66,220 +23,7 @@ struct Staged {
     path: String,
 }
 
-impl Book {
-    pub(super) fn new_node(&mut self) -> HandoffNode {
-        self.next += 1;
-        HandoffNode(self.next)
-    }
-
-    fn insert(&mut self, node: HandoffNode, state: State, name: &str, about: Option<About>) {
-        if let (State::Pending, Some(about)) = (state, &about) {
-            self.expiring.insert((about.parties.expires_at, node));
-        }
-        self.names[state as usize].insert(name.to_owned(), node);
-        self.published.insert(node, Published { state, name: name.to_owned(), about });
-    }
-
-    fn relocate(&mut self, node: HandoffNode, state: State, name: &str) {
-        if let Some(old) = self.published.remove(&node) {
-            self.names[old.state as usize].remove(&old.name);
-            if let Some(about) = &old.about {
-                self.expiring.remove(&(about.parties.expires_at, node));
-            }
-            self.insert(node, state, name, old.about);
-        }
-    }
-
-    pub(super) fn is_published(&self, node: HandoffNode) -> bool {
-        self.published.contains_key(&node)
-    }
-
-    pub(super) fn taken(&self, state: State, name: &str) -> bool {
-        self.names[state as usize].contains_key(name)
-    }
-
-    /// The ids under which a handoff counts as used: its content, its id, and its id by its sender.
-    fn keys(handoff: &Handoff) -> [ShortId; 3] {
-        let key = |parts: &[&[u8]]| {
-            let mut hash = Sha256::new();
-            for part in parts {
-                hash.update((part.len() as u64).to_le_bytes());
-                hash.update(part);
-            }
-            short(&hash.finalize().into())
-        };
-        let (id, from) = (handoff.id.as_bytes(), handoff.from.as_str().as_bytes());
-        [key(&[b"content", id, &handoff.content]), key(&[b"id", id]), key(&[b"sender", id, from])]
-    }
-
-    /// Rule `replay`: the same id with the same content, or the id of another sender's handoff.
-    fn check_unused(&self, handoff: &Handoff) -> Result<[ShortId; 3], Refusal> {
-        let keys = Self::keys(handoff);
-        let [content, id, sender] = &keys;
-        if self.used.contains(content) || (self.used.contains(id) && !self.used.contains(sender)) {
-            return Err(Refusal::new(
-                Rule::Replay,
-                format!("The handoff {} was published before. Start a new one with its own id.", handoff.id),
-            ));
-        }
-        Ok(keys)
-    }
-
-    /// Writes the index of used ids; returns how many it holds, and its file.
-    pub(super) fn flush_used(&mut self) -> io::Result<(u64, Arc<File>)> {
-        self.used.flush()?;
-        Ok((self.used.len() as u64, self.used.file()))
-    }
-
-    fn mark_used(&mut self, keys: [ShortId; 3]) {
-        for key in keys {
-            let count = self.used.len() as u64 + 1;
-            if let Err(error) = self.used.insert(key, count).and_then(|()| self.used.flush()) {
-                tracing::warn!(%error, "handoff index not written; it will be rebuilt from the folders");
-            }
-        }
-    }
-}
-
-impl Handoffs {
-    /// Reads the four directories. Pending and claimed handoffs that were never published through the
-    /// exchange (their content is unknown and their HMAC does not verify) stay invisible.
-    ///
-    /// Ended handoffs are read for their ids only where the index may lack them: the ones that the
-    /// events since the checkpoint tell of, or all if the index holds less than it did then.
-    pub(super) fn load(exchange: &Exchange, recent: &[Event]) -> io::Result<Self> {
-        let index = exchange.layout.index().join("handoffs.ids");
-        let ended: HashSet<String> = recent
-            .iter()
-            .filter_map(|event| Some(format!("{}/{}", event.text("to_dir")?, event.text("to_name")?)))
-            .collect();
-        let mut book = Book {
-            next: 0,
-            published: HashMap::new(),
-            names: Default::default(),
-            expiring: BTreeSet::new(),
-            used: ReplayIndex::open(&index, u64::MAX)?,
-            drafts: Drafts::default(),
-        };
-        let held = book.used.len() as u64;
-        let rebuild = exchange.events.checkpointed_handoff_ids().is_none_or(|before| held < before);
-        for state in State::ALL {
-            let live = matches!(state, State::Pending | State::Claimed);
-            for name in exchange.store.list(state.dir())? {
-                let path = format!("{}/{name}", state.dir());
-                let mut about = None;
-                if is_final_name(&name)
-                    && !name.ends_with(REASON)
-                    && (live || rebuild || ended.contains(&path))
-                {
-                    match Handoff::parse(&exchange.store.read(&path)?) {
-                        Ok(handoff) => {
-                            let keys = Book::keys(&handoff);
-                            let known = book.used.contains(&keys[0]);
-                            if live && !known && exchange.verify_handoff(&handoff).is_err() {
-                                tracing::warn!(path, "hidden: it was not published through the exchange");
-                                continue;
-                            }
-                            if !known {
-                                book.mark_used(keys);
-                            }
-                            about = Some(About::of(&handoff));
-                        }
-                        Err(error) if live => {
-                            tracing::warn!(path, %error, "hidden: it is no handoff");
-                            continue;
-                        }
-                        Err(_) => {}
-                    }
-                } else if live {
-                    continue;
-                }
-                let node = book.new_node();
-                book.insert(node, state, &name, about);
-            }
-        }
-        book.used.flush()?;
-        Ok(Handoffs { book: Mutex::new(book) })
-    }
-}
-
-impl About {
-    fn of(handoff: &Handoff) -> Self {
-        About {
-            parties: Parties {
-                from: handoff.from.clone(),
-                to: handoff.to.clone(),
-                expires_at: handoff.expires_at,
-            },
-            handoff_id: handoff.id.clone(),
-        }
-    }
-}
-
 impl Exchange {
-    /// What `caller` sees in a directory: published files, and its own drafts.
-    pub fn list_handoffs(&self, caller: &Caller, state: State) -> Vec<(String, HandoffNode)> {
-        let actor = self.actor(caller);
-        let book = self.handoffs().book.lock();
-        let mut names: BTreeMap<&str, HandoffNode> =
-            book.names[state as usize].iter().map(|(name, node)| (name.as_str(), *node)).collect();
-        if state == State::Pending {
-            for (name, node) in book.drafts.visible(&actor, caller) {
-                names.entry(name).or_insert(node);
-            }
-        }
-        names.into_iter().map(|(name, node)| (name.to_owned(), node)).collect()
-    }
-
-    /// One name in a directory, as `caller` sees it.
-    pub fn find_handoff(&self, caller: &Caller, state: State, name: &str) -> Option<HandoffNode> {
-        let actor = self.actor(caller);
-        let book = self.handoffs().book.lock();
-        book.names[state as usize]
-            .get(name)
-            .copied()
-            .or_else(|| (state == State::Pending).then(|| book.drafts.find(&actor, caller, name)).flatten())
-    }
-
-    /// What stat() shows; `None` when the node is gone (a discarded draft).
-    pub fn handoff_attr(&self, node: HandoffNode) -> Option<Attr> {
-        let book = self.handoffs().book.lock();
-        if let Some(published) = book.published.get(&node) {
-            let stat = self.store.stat(&published.path()).ok()?;
-            let uid = match &published.about {
-                Some(about) => self.agent_uid(&about.parties.from),
-                None => self.owner_uid,
-            };
-            return Some(Attr { mode: stat.mode & 0o444, uid, ..Attr::of(NodeKind::File, stat) });
-        }
-        let draft = book.drafts.get(node)?;
-        Some(Attr {
-            size: draft.bytes.len() as u64,
-            mode: 0o600,
-            uid: draft.creator.uid,
-            gid: draft.creator.gid,
-            ..Attr::empty(NodeKind::File, draft.changed)
-        })
-    }
-
-    /// The attributes of one of the four directories: like /tmp, everybody's, with names that only
-    /// their owners can move.
-    pub fn handoff_dir_attr(&self, state: State) -> Attr {
-        Attr { mode: 0o1777, ..self.dir_attr(state.dir()) }
-    }
-
-    /// Opens a published handoff for reading.
-    ///
-    /// # Errors
-    /// ENOENT; EACCES where the modes don't let a stranger read.
-    pub fn open_handoff(&self, caller: &Caller, node: HandoffNode) -> Outcome<Arc<File>> {
-        let attr = self.handoff_attr(node).ok_or_else(|| Denied::os(libc::ENOENT))?;
-        self.check_readable(caller, &attr)?;
-        let book = self.handoffs().book.lock();
-        let published = book.published.get(&node).ok_or_else(|| Denied::os(libc::ENOENT))?;
-        Ok(Arc::new(self.store.open(&published.path())?))
-    }
-
     /// rename(2) between or within the four directories: publishes a draft, claims, completes, rejects.
     ///
     /// # Errors
@@ -344,9 +88,9 @@ impl Exchange {
 
     /// Writes the bytes where no reader sees them, durably, before the lock is taken.
     fn stage(&self, handoff: Handoff, bytes: &[u8]) -> io::Result<Staged> {
-        let sha256 = super::events::hex(&Sha256::digest(bytes));
+        let sha256 = hex(&Sha256::digest(bytes));
         let path = format!("private/staging/{sha256}-{}", self.next_number());
-        let durable = self.durability == super::Durability::Commit;
+        let durable = self.durability == Durability::Commit;
         self.store.create(&path, bytes, 0o444, durable)?;
         Ok(Staged { handoff, sha256, path })
     }
@@ -401,36 +145,6 @@ impl Exchange {
             .map_err(|denied| self.record(caller, attempt, denied))?;
         self.make_events_durable(moved)?;
         Ok(())
-    }
-
-    /// Refuses an operation that no handoff allows (`link`, `chmod`, `setxattr`, ...), as `immutable`.
-    pub fn refuse_handoff_operation(
-        &self,
-        caller: &Caller,
-        node: HandoffNode,
-        operation: &'static str,
-    ) -> Denied {
-        let path = self.handoff_path(node);
-        let refusal = refuse_operation(&path, operation);
-        self.refuse(caller, Attempt { operation, path: &path, bytes: &[] }, refusal)
-    }
-
-    /// A node's path in the tree, for refusals.
-    pub fn handoff_path(&self, node: HandoffNode) -> String {
-        let book = self.handoffs().book.lock();
-        match (book.published.get(&node), book.drafts.get(node)) {
-            (Some(published), _) => published.path(),
-            (None, Some(draft)) => format!("handoff/{}", draft.name),
-            (None, None) => "handoff/".into(),
-        }
-    }
-
-    /// How many handoffs are in each state, reason files not counted.
-    pub fn count_handoffs(&self) -> [(State, usize); 4] {
-        let book = self.handoffs().book.lock();
-        State::ALL.map(|state| {
-            (state, book.names[state as usize].keys().filter(|name| !name.ends_with(REASON)).count())
-        })
     }
 
     /// Moves what expired while pending to rejected/, and drops drafts that nobody finished for an
@@ -572,7 +286,7 @@ impl Exchange {
             .unwrap_or_else(|| name.to_owned())
     }
 
-    fn verify_handoff(&self, handoff: &Handoff) -> Result<(), Refusal> {
+    pub(super) fn verify_handoff(&self, handoff: &Handoff) -> Result<(), Refusal> {
         for agent in [&handoff.from, &handoff.to] {
             if !self.config.agents.contains_key(agent) {
                 return Err(Refusal::new(
@@ -597,10 +311,4 @@ fn no_secret(from: &AgentName, to: &AgentName) -> Refusal {
             "{cause}: this exchange holds no secret for them. The operator adds it: baton secret import --pair {from},{to} FILE."
         ),
     )
-}
-
-impl Published {
-    fn path(&self) -> String {
-        format!("{}/{}", self.state.dir(), self.name)
-    }
 }
