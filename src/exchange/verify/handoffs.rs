@@ -4,6 +4,7 @@ use super::chain::{Chain, KnownHandoff};
 use super::{Faults, Setting};
 use crate::exchange::handoffs::State;
 use crate::rules::Refusal;
+use crate::rules::handoff::REASON;
 use crate::wire::handoff::Handoff;
 use crate::wire::json::{self, Value};
 use crate::wire::keys::PairSecret;
@@ -11,9 +12,6 @@ use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs;
 use zeroize::Zeroizing;
-
-/// Beside a rejected handoff: why.
-const REASON: &str = ".reason.json";
 
 /// Checks the four directories; returns how many handoffs they hold.
 pub(super) fn check(setting: &Setting<'_>, chain: &Chain, faults: &mut Faults) -> u64 {
