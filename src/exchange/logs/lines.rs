@@ -1,0 +1,106 @@
+//! The lines of a log on disk, and the index of their ids.
+
+use super::LogName;
+use crate::exchange::Exchange;
+use crate::exchange::replay::{ReplayIndex, ShortId, short};
+use crate::rules::{Refusal, Rule};
+use crate::store::LogBytes;
+use crate::wire::json::{Object, ObjectStream, StreamedObject};
+use crate::wire::message::Message;
+use std::io;
+
+impl Exchange {
+    /// The ids of a log's first `len` bytes, from its index as far as that goes.
+    pub(in crate::exchange) fn index_up_to(
+        &self,
+        name: &LogName,
+        bytes: &dyn LogBytes,
+        len: u64,
+    ) -> io::Result<ReplayIndex> {
+        let file = format!("{}.ids", name.path().replace('/', "%2F"));
+        let mut ids = ReplayIndex::open(&self.layout.index().join(file), len)?;
+        if !ends_with_the_indexed_line(bytes, &ids)? {
+            tracing::warn!(log = name.path(), "the replay index is of another log; it is rebuilt");
+            ids.clear()?;
+        }
+        index_lines(bytes, &mut ids, len)?;
+        ids.flush()?;
+        Ok(ids)
+    }
+}
+
+pub(super) fn one_object(line: &[u8]) -> Result<StreamedObject, Refusal> {
+    let mut stream = ObjectStream::new();
+    let mut objects = stream.push(line)?;
+    match objects.pop() {
+        Some(object) if objects.is_empty() && stream.pending().is_empty() => Ok(object),
+        _ => Err(Refusal::new(Rule::Json, "Not exactly one JSON object.")),
+    }
+}
+
+/// Whether the line that ends where the index ends is the one it knows. A log restored from a backup
+/// would otherwise be judged by another log's index.
+fn ends_with_the_indexed_line(bytes: &dyn LogBytes, ids: &ReplayIndex) -> io::Result<bool> {
+    let Some(last) = ids.last() else { return Ok(true) };
+    let mut window = 4096;
+    loop {
+        let start = ids.end().saturating_sub(window);
+        let mut chunk = vec![0; usize::try_from(ids.end() - start).map_err(io::Error::other)?];
+        bytes.read_exact_at(&mut chunk, start)?;
+        let Some(chunk) = chunk.strip_suffix(b"\n") else { return Ok(false) };
+        match chunk.iter().rposition(|&b| b == b'\n') {
+            None if start > 0 => window *= 4,
+            found => {
+                let line = &chunk[found.map_or(0, |at| at + 1)..];
+                return Ok(line_id(line) == Some(last));
+            }
+        }
+    }
+}
+
+/// The id of a stored line; `None` if it is no message.
+fn line_id(line: &[u8]) -> Option<ShortId> {
+    let object: Object = one_object(line).ok()?.object;
+    Some(short(&Message::from_object(object).ok()?.id))
+}
+
+/// Reads the lines that the index doesn't know yet. A line that is no message has no id; the judgement
+/// of such lines is recovery's and verify's.
+fn index_lines(bytes: &dyn LogBytes, ids: &mut ReplayIndex, len: u64) -> io::Result<()> {
+    for_each_line(bytes, ids.end(), len, |line, end| match line_id(line) {
+        Some(id) => ids.insert(id, end),
+        None => Ok(()),
+    })
+}
+
+/// Calls `each` with every complete line (without newline) between two offsets and the offset behind it.
+fn for_each_line(
+    bytes: &dyn LogBytes,
+    from: u64,
+    to: u64,
+    mut each: impl FnMut(&[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    let mut line: Vec<u8> = Vec::new();
+    let mut at = from;
+    while at < to {
+        let size = CHUNK.min(to - at);
+        let mut chunk = vec![0; usize::try_from(size).unwrap_or(0)];
+        bytes.read_exact_at(&mut chunk, at)?;
+        let mut start = 0;
+        while let Some(found) = chunk[start..].iter().position(|&b| b == b'\n') {
+            let end = start + found;
+            if line.is_empty() {
+                each(&chunk[start..end], at + end as u64 + 1)?;
+            } else {
+                line.extend_from_slice(&chunk[start..end]);
+                each(&line, at + end as u64 + 1)?;
+                line.clear();
+            }
+            start = end + 1;
+        }
+        line.extend_from_slice(&chunk[start..]);
+        at += size;
+    }
+    Ok(())
+}

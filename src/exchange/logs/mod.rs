@@ -1,0 +1,266 @@
+//! The append-only logs of an exchange, and how accepted lines reach the disk.
+//!
+//! `writer` follows one write(2) from the kernel to here; `admit` judges what it brings.
+
+mod admit;
+mod lines;
+mod writer;
+
+pub use writer::LogWriter;
+
+use super::commit::GroupCommit;
+use super::events::{hex, members};
+use super::replay::ReplayIndex;
+use super::{Actor, Attempt, Attr, Caller, Denied, Durability, Exchange, NodeKind, Outcome};
+use crate::rules::{self, Refusal, Rule};
+use crate::store::LogBytes;
+use admit::Admitted;
+use parking_lot::{Mutex, RwLock};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+pub use crate::rules::append::LogName;
+
+/// The logs of an exchange, opened at first use.
+#[derive(Default)]
+pub(super) struct Logs {
+    open: RwLock<BTreeMap<LogName, Arc<Log>>>,
+}
+
+/// One open log.
+pub(super) struct Log {
+    name: LogName,
+    path: String,
+    bytes: Arc<dyn LogBytes>,
+    tail: Mutex<Tail>,
+    commit: GroupCommit,
+    /// Held while accepted bytes get their events, so that events of one log are in its order.
+    recorder: Mutex<()>,
+}
+
+struct Tail {
+    len: u64,
+    ids: ReplayIndex,
+    unrecorded: VecDeque<Accepted>,
+}
+
+/// Bytes in the log that have no event yet.
+struct Accepted {
+    by: String,
+    lines: usize,
+    start: u64,
+    end: u64,
+    sha256: [u8; 32],
+}
+
+impl Exchange {
+    /// The log at a path of the tree (without `_coordination/`), if its agents are known here.
+    /// It need not exist on disk yet.
+    pub fn find_log(&self, path: &str) -> Option<LogName> {
+        LogName::parse(path, |agent| self.config.agents.contains_key(agent))
+    }
+
+    /// The logs to list: all inboxes, the shared logs, and the bilateral logs that exist.
+    pub fn list_logs(&self) -> Vec<LogName> {
+        let mut logs: Vec<LogName> = self.config.agents.keys().cloned().map(LogName::Inbox).collect();
+        logs.push(LogName::Decisions);
+        logs.push(LogName::Incidents);
+        let at_top = self.store.list("").unwrap_or_default();
+        logs.extend(
+            at_top
+                .iter()
+                .filter_map(|name| self.find_log(name))
+                .filter(|log| matches!(log, LogName::Bilateral { .. })),
+        );
+        logs
+    }
+
+    /// What stat() shows. `None`: it does not exist yet (bilateral logs before their first open for
+    /// writing; inboxes and shared logs always exist).
+    pub fn log_attr(&self, log: &LogName) -> Option<Attr> {
+        let owner = match log {
+            LogName::Inbox(agent) => self.agent_uid(agent),
+            LogName::Bilateral { from, .. } => self.agent_uid(from),
+            _ => self.owner_uid,
+        };
+        let (mode, writers) = match log {
+            LogName::Bilateral { .. } => (0o444, 0o200),
+            _ => (0o444, 0o222),
+        };
+        match self.store.stat(&log.path()) {
+            Ok(stat) => {
+                Some(Attr { uid: owner, mode: stat.mode & mode | writers, ..Attr::of(NodeKind::File, stat) })
+            }
+            Err(_) if matches!(log, LogName::Bilateral { .. }) => None,
+            Err(_) => {
+                Some(Attr { uid: owner, mode: mode | writers, ..Attr::empty(NodeKind::File, self.started) })
+            }
+        }
+    }
+
+    /// Opens for reading.
+    ///
+    /// # Errors
+    /// EACCES where the log's modes don't let a stranger read it.
+    pub fn open_log_reader(&self, caller: &Caller, log: &LogName) -> Outcome<Arc<File>> {
+        let attr = self.log_attr(log).ok_or_else(|| Denied::os(libc::ENOENT))?;
+        self.check_readable(caller, &attr)?;
+        Ok(self.log(log)?.bytes.file())
+    }
+
+    /// Opens for appending; makes the log where it doesn't exist. `flags` are open(2)'s.
+    ///
+    /// # Errors
+    /// `append-only` for O_RDWR and O_TRUNC, `authority` for who may not append here.
+    pub fn open_log_writer(&self, caller: &Caller, log: &LogName, flags: i32) -> Outcome<LogWriter> {
+        let path = log.path();
+        let actor = self.actor(caller);
+        let read_write = flags & libc::O_ACCMODE == libc::O_RDWR;
+        rules::append::check_open(
+            &path,
+            read_write,
+            flags & libc::O_TRUNC != 0 && self.log_attr(log).is_some(),
+        )
+        .and_then(|()| {
+            let what = format!("append to {path}");
+            match log.only_writer() {
+                Some(writer) => {
+                    rules::identity::check_acts_for(&actor, writer, self.may_relay(&actor), &what)
+                }
+                None => rules::identity::check_takes_part(&actor, &what),
+            }
+        })
+        .map_err(|refusal| {
+            self.refuse(caller, Attempt { operation: "open", path: &path, bytes: &[] }, refusal)
+        })?;
+        Ok(LogWriter::new(self.this(), self.log(log)?, caller.clone()))
+    }
+
+    /// Refuses an operation that no log allows (`truncate`, `unlink`, `rename`, `link`, `fallocate`,
+    /// `chmod`, `chown`, `setxattr`, ...), as `append-only`.
+    pub fn refuse_log_operation(&self, caller: &Caller, log: &LogName, operation: &'static str) -> Denied {
+        let path = log.path();
+        let refusal = rules::append::refuse_operation(&path, operation);
+        self.refuse(caller, Attempt { operation, path: &path, bytes: &[] }, refusal)
+    }
+
+    /// How many lines a log is known to hold.
+    pub fn log_lines(&self, log: &LogName) -> Option<usize> {
+        Some(self.logs.open.read().get(log)?.tail.lock().ids.len())
+    }
+
+    pub(super) fn log(&self, name: &LogName) -> io::Result<Arc<Log>> {
+        if let Some(log) = self.logs.open.read().get(name) {
+            return Ok(Arc::clone(log));
+        }
+        let mut open = self.logs.open.write();
+        if let Some(log) = open.get(name) {
+            return Ok(Arc::clone(log));
+        }
+        let path = name.path();
+        let bytes = self.store.open_log(&path, true)?;
+        let len = bytes.len()?;
+        let ids = self.index_up_to(name, &*bytes, len)?;
+        let tail = Mutex::new(Tail { len, ids, unrecorded: VecDeque::new() });
+        let log = Arc::new(Log {
+            name: name.clone(),
+            path,
+            bytes,
+            tail,
+            commit: GroupCommit::default(),
+            recorder: Mutex::new(()),
+        });
+        open.insert(name.clone(), Arc::clone(&log));
+        Ok(log)
+    }
+
+    pub(super) fn open_logs(&self) -> Vec<Arc<Log>> {
+        self.logs.open.read().values().cloned().collect()
+    }
+}
+
+impl Log {
+    /// Under the log's lock: replay, then append. Returns the log's new end.
+    fn append(&self, by: &Actor, admitted: &[Admitted]) -> Result<u64, Denied> {
+        let mut block = Vec::with_capacity(admitted.iter().map(|a| a.line.len() + 1).sum());
+        let mut ends = Vec::with_capacity(admitted.len());
+        for line in admitted {
+            block.extend_from_slice(&line.line);
+            block.push(b'\n');
+            ends.push(block.len() as u64);
+        }
+        let sha256 = Sha256::digest(&block).into();
+        let mut seen = HashSet::new();
+        let mut tail = self.tail.lock();
+        // Before replay: of a line that may be lost nobody is told that it was delivered.
+        self.commit.check()?;
+        if let Some(at) = admitted.iter().position(|a| tail.ids.contains(&a.id) || !seen.insert(a.id)) {
+            let advice = format!(
+                "{} already holds this message{}. It was delivered; don't send it again. \
+                 A new message needs its own timestamp or body.",
+                self.path,
+                if admitted.len() > 1 {
+                    format!(" (object {} of this write)", at + 1)
+                } else {
+                    String::new()
+                }
+            );
+            return Err(Denied::Refused(Refusal::new(Rule::Replay, advice)));
+        }
+        let start = tail.len;
+        self.bytes.append_at(start, &block)?;
+        tail.len = start + block.len() as u64;
+        for (line, end) in admitted.iter().zip(ends) {
+            if let Err(error) = tail.ids.insert(line.id, start + end) {
+                tracing::warn!(log = self.path, %error, "replay index not written; it will be rebuilt");
+            }
+        }
+        let accepted = Accepted { by: by.to_string(), lines: admitted.len(), start, end: tail.len, sha256 };
+        tail.unrecorded.push_back(accepted);
+        Ok(tail.len)
+    }
+
+    /// Makes the log durable up to `end` as `durability` asks, and writes the events that cover it.
+    fn settle(&self, exchange: &Exchange, end: u64, durability: Durability) -> io::Result<()> {
+        if durability == Durability::Commit {
+            self.commit.wait(end, || self.tail.lock().len, || self.bytes.sync())?;
+        }
+        self.record(exchange, end);
+        Ok(())
+    }
+
+    /// Writes the events of accepted bytes up to `end`. Where that fails, the bytes stay queued.
+    fn record(&self, exchange: &Exchange, end: u64) {
+        let _order = self.recorder.lock();
+        loop {
+            let members = {
+                let tail = self.tail.lock();
+                match tail.unrecorded.front() {
+                    Some(accepted) if accepted.end <= end => members! {
+                        "log": self.path.as_str(), "by": accepted.by.as_str(), "lines": accepted.lines,
+                        "start": accepted.start, "end": accepted.end, "sha256": hex(&accepted.sha256),
+                    },
+                    _ => return,
+                }
+            };
+            if let Err(error) = exchange.events.append(exchange.now(), "append", &members) {
+                tracing::error!(log = self.path, %error, "event not written; it is tried again with the next line");
+                return;
+            }
+            self.tail.lock().unrecorded.pop_front();
+        }
+    }
+
+    /// Before a checkpoint: everything accepted gets its event and is on disk.
+    pub(super) fn flush(&self, exchange: &Exchange) -> io::Result<()> {
+        let end = {
+            let mut tail = self.tail.lock();
+            tail.ids.flush()?;
+            tail.len
+        };
+        self.settle(exchange, end, Durability::Commit)
+    }
+}
