@@ -4,6 +4,9 @@
 //! [`rules`] for a decision about [`wire`] data and commits the outcome to a [`store`].
 //! Arrows point down only; nothing in `wire` or `rules` does I/O, reads a clock or takes a lock.
 
+// Where nobody listens, print! panics.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod cli;
 pub mod daemon;
 pub mod exchange;

@@ -400,3 +400,29 @@ fn a_line_found_after_a_crash_is_kept_though_the_clock_went_back() {
     assert_eq!(world.read("inbox/alice.jsonl"), line);
     assert!(world.read("events.jsonl").contains("\"recovered\""));
 }
+
+#[test]
+fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
+    use base64::Engine;
+    let mut world = World::new();
+    let file = b"ends in a newline\n\n";
+    let request = batonfs::exchange::operator::OperatorRequest::SecretImport {
+        a: "bob".into(),
+        b: "alice".into(),
+        secret: base64::engine::general_purpose::STANDARD.encode(file).into(),
+    };
+    world.ex().operate(request).unwrap();
+    let mut new = NewHandoff {
+        from: agent("bob"),
+        to: agent("alice"),
+        caller: "+1".into(),
+        reason: "r".into(),
+        ttl_seconds: 60,
+        transcript: vec![],
+    };
+    let signed = |new: &NewHandoff| create(new, &PairSecret::from_file_bytes(file), Timestamp(NOW)).unwrap();
+    world.publish("bob", "x.json", &signed(&new)).unwrap();
+    world.reopen().unwrap();
+    new.caller = "+2".into();
+    world.publish("bob", "y.json", &signed(&new)).unwrap();
+}

@@ -1,6 +1,7 @@
 //! The golden vectors: bytes made by the Python programs that batonfs must agree with.
 //!
-//! Each test judges the copies beside it, and the originals in `../shared/vectors` where they are present.
+//! Each test judges the copies beside it, the originals in `../shared/vectors` where they are present, and those in
+//! the directory that `BATON_VECTORS` names: `make_vectors.py --seed N --out DIR` makes fresh ones.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,6 +20,7 @@ fn directories() -> Vec<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = vec![here.join("tests/vectors")];
     found.extend(Some(here.join("../shared/vectors")).filter(|dir| dir.is_dir()));
+    found.extend(std::env::var_os("BATON_VECTORS").map(PathBuf::from));
     found
 }
 

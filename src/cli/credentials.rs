@@ -35,7 +35,7 @@ pub struct StatusArgs {
 /// `baton credentials adopt`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Look before you adopt: the refusal says which login was refused, and who wrote it (baton refusals).
+Look before you adopt: the refusal says which login was refused, and who wrote it (baton refusals). \
 From then on the slot is that login's, and its refreshes are accepted.")]
 pub struct AdoptArgs {
     #[command(flatten)]
@@ -56,7 +56,7 @@ pub struct AdoptArgs {
 /// `baton credentials switch`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The same as ln -sfn .credentials.json.SLOT .credentials.json in the mounted profile. The slot's login must
+The same as ln -sfn .credentials.json.SLOT .credentials.json in the mounted profile. The slot's login must \
 last for more than 5 minutes.")]
 pub struct SwitchArgs {
     #[command(flatten)]

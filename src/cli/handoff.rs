@@ -22,10 +22,12 @@ pub enum HandoffCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  baton handoff new --from bob --to alice --caller +15550100 --reason scheduling > mnt/handoff/42.json
+  baton handoff new --from bob --to alice --caller c-17 --reason billing \\
+      > mnt/handoff/42.json
       publishes it; alice claims it with: mv mnt/handoff/42.json mnt/claimed/
-  baton handoff new --from bob --to alice --caller c-17 --reason r --transcript turns.json --ttl 300
-      turns.json: [{\"role\": \"user\", \"text\": \"hello\"}, ...], or one object per line")]
+  baton handoff new --from bob --to alice --caller c-17 --reason billing \\
+      --transcript turns.json --ttl 300
+      turns.json: [{\"role\":\"user\",\"text\":\"hello\"}, ...], or an object per line")]
 pub struct NewArgs {
     #[command(flatten)]
     exchange: ExchangeOption,

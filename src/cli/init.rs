@@ -12,11 +12,11 @@ use std::process::ExitCode;
 #[command(after_help = "\
 Examples:
   baton init ./exchange --agent bob --agent alice
-      two agents of one user; each gets a mount of its own (baton mount --as bob)
-  baton init /srv/exchange --agent bob=1001 --agent alice=$(id -u alice)
+      two agents of one user, each with its own mount (baton mount --as bob)
+  baton init ./exchange --agent bob=1001 --agent alice=$(id -u alice)
       agents that are users of their own; one mount serves all of them
 
-DIR is made, or must be empty. Every agent gets an Ed25519 key, every pair of agents a secret for
+DIR is made, or must be empty. Every agent gets an Ed25519 key, every pair of agents a secret for \
 handoffs, and everybody is trusted (ATTESTED). DIR/exchange.toml says how to change all that.")]
 pub struct InitArgs {
     /// The exchange's folder

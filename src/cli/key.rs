@@ -28,9 +28,9 @@ pub enum KeyCommand {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  baton key show                           every key the exchange knows
+  baton key show                        every key the exchange knows
   baton key show bob --json
-  baton key show bob --key ~/.bob.key      the public half of a key held elsewhere")]
+  baton key show bob --key ~/bob.key    the public half of a key held elsewhere")]
 pub struct ShowArgs {
     #[command(flatten)]
     exchange: ExchangeOption,
@@ -48,9 +48,9 @@ pub struct ShowArgs {
 /// `baton key import`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A key file holds base64 of the 32-byte Ed25519 seed. The key is stored 0600 in the exchange, where the
-operator's mounts sign with it, and its public half is added to trust.json. An agent that keeps its key
-to itself needs only the latter: baton trust import.
+A key file holds base64 of the 32-byte Ed25519 seed. The key is stored 0600 in the exchange, where \
+baton sign finds it, and its public half is added to trust.json. An agent that keeps its key to itself \
+needs only the latter: baton trust import.
 
 Example:
   head -c 32 /dev/urandom | base64 > carol.key
@@ -192,8 +192,7 @@ fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         }
     }
 
-    let text = String::clone(&key.to_file_text());
-    operate(&layout, OperatorRequest::KeyImport { agent: agent.to_string(), key: text })?;
+    operate(&layout, OperatorRequest::KeyImport { agent: agent.to_string(), key: key.to_file_text() })?;
 
     let mut out = output::stdout();
     if args.json {

@@ -18,7 +18,6 @@ mod verify;
 
 use crate::wire::time::Timestamp;
 use clap::Parser as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -88,8 +87,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::from(128 + libc::SIGPIPE as u8),
         Err(error) => {
-            // Nobody is left to tell when standard error is closed too.
-            let _ = writeln!(std::io::stderr(), "baton: {error:#}");
+            output::warn(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -1,14 +1,16 @@
 //! `baton mount`: starts the daemon of an exchange with one mount, or asks the running one for one more.
 
+use super::output;
 use crate::daemon::launch::{self, Launch, LogFormat};
-use crate::daemon::{self, MountReport, PATIENCE, Request, mountpoint};
+use crate::daemon::{self, MountReport, PATIENCE, Request, mount_table, mountpoint};
 use crate::exchange::Durability;
 use crate::fuse::MountSpec;
 use crate::wire::name::AgentName;
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Between two attempts while another daemon starts or ends.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Mounts an exchange; returns when the tree answers.
+/// Mount an exchange; returns when the tree answers
 ///
 /// The first mount of an exchange starts its daemon; further ones are served by the same daemon, which ends with the
 /// umount of the last.
@@ -32,7 +34,7 @@ pub struct MountArgs {
     /// Stay in the foreground until the mount has ended; SIGINT or SIGTERM ends it
     #[arg(long)]
     pub foreground: bool,
-    /// When a write returns: once it is on disk (commit, the default), or once the operating system has it (os)
+    /// When a write returns: once it is on disk, or once the operating system has it [default: commit]
     #[arg(long, value_enum, value_name = "WHEN")]
     pub durability: Option<DurabilityArg>,
     /// Let other users in even where exchange.toml maps none (an ordinary user needs user_allow_other in /etc/fuse.conf)
@@ -52,9 +54,9 @@ pub struct MountArgs {
 /// `--durability`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DurabilityArg {
-    /// See [`Durability::Commit`].
+    /// Survives a power cut
     Commit,
-    /// See [`Durability::Os`].
+    /// Survives the end of the daemon; after a power cut, what was fsynced
     Os,
 }
 
@@ -90,7 +92,7 @@ pub fn run(args: MountArgs) -> anyhow::Result<ExitCode> {
     }
     let ready = mountpoint::prepare(&exchange, &args.mountpoint)?;
     for note in &ready.notes {
-        eprintln!("baton: {note}");
+        output::warn(note);
     }
     mount(&args, &exchange, &spec(&args, ready.path))?;
     Ok(ExitCode::SUCCESS)
@@ -99,13 +101,19 @@ pub fn run(args: MountArgs) -> anyhow::Result<ExitCode> {
 fn find_exchange(folder: &Path) -> anyhow::Result<PathBuf> {
     let path = folder
         .canonicalize()
-        .with_context(|| format!("{}: no such folder; baton init makes an exchange", folder.display()))?;
-    ensure!(
-        path.join("exchange.toml").is_file(),
-        "{} is no exchange, for it has no exchange.toml; baton init makes one",
-        path.display()
-    );
-    Ok(path)
+        .with_context(|| format!("{}: baton init makes an exchange", folder.display()))?;
+    match std::fs::metadata(path.join("exchange.toml")) {
+        Ok(_) => Ok(path),
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            bail!("{} is not yours to look into: its owner mounts it, or root", path.display())
+        }
+        Err(_) => {
+            if let Some(mounted) = mount_table::around(&path)? {
+                bail!("{} is a mount of {}: name that folder", path.display(), mounted.exchange.display());
+            }
+            bail!("{} is no exchange, for it has no exchange.toml; baton init makes one", path.display())
+        }
+    }
 }
 
 fn spec(args: &MountArgs, mountpoint: PathBuf) -> MountSpec {
@@ -180,13 +188,13 @@ fn tell(args: &MountArgs, exchange: &Path, report: &MountReport) {
     if let Some(asked) = args.durability
         && report.durability != daemon::protocol::durability_word(asked.into())
     {
-        eprintln!(
-            "baton: the running daemon keeps --durability {}; to change it, umount all its mounts first",
+        output::warn(format_args!(
+            "the running daemon keeps --durability {}; to change it, umount all its mounts first",
             report.durability
-        );
+        ));
     }
     let bound = report.bound.as_ref().map(|agent| format!(" as {agent}")).unwrap_or_default();
-    println!("mounted {} at {}{bound}", exchange.display(), report.mountpoint.display());
+    output::tell(format_args!("mounted {} at {}{bound}", exchange.display(), report.mountpoint.display()));
 }
 
 /// Waits until a mount that another process serves has ended; a signal ends it.
@@ -200,7 +208,7 @@ fn stay(exchange: &Path, mountpoint: &Path, mut signals: Signals) -> anyhow::Res
                 None => Ok(()),
             });
             if let Err(e) = ended {
-                eprintln!("baton: {e:#}");
+                output::warn(format_args!("{e:#}"));
             }
         }
     })?;

@@ -9,6 +9,16 @@ pub fn stdout() -> BufWriter<io::StdoutLock<'static>> {
     BufWriter::new(io::stdout().lock())
 }
 
+/// Tells the user of something that was done. That it can't be told undoes nothing.
+pub fn tell(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Tells the user of something beside the result, or that there is none.
+pub fn warn(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "baton: {text}");
+}
+
 /// Writes a value as indented JSON and a newline.
 ///
 /// # Errors

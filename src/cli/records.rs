@@ -13,12 +13,12 @@ use std::process::ExitCode;
 /// Show what was refused, to whom, by which rule, and what to do about it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The exchange's folder shows every refusal; a mount of it shows those of the reader. The refused bytes
+The exchange's folder shows every refusal; a mount of it shows those of the reader. The refused bytes \
 are kept in the exchange, in the file that the last column names.
 
 Examples:
   baton refusals ./exchange --last 20
-  baton refusals ./exchange --json | jq -r 'select(.rule == \"signature\").advice'")]
+  baton refusals ./exchange --json | jq -r .advice")]
 pub struct RefusalsArgs {
     #[command(flatten)]
     records: RecordsArgs,
@@ -31,7 +31,7 @@ The events are hash-chained: baton verify proves them and what they say about th
 
 Examples:
   baton events ./exchange --last 20
-  baton events ./exchange --json | jq -r 'select(.event == \"claimed\").name'")]
+  baton events ./exchange --json | jq 'select(.event == \"claimed\")'")]
 pub struct EventsArgs {
     #[command(flatten)]
     records: RecordsArgs,

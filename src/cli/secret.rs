@@ -21,8 +21,8 @@ pub enum SecretCommand {
 /// `baton secret import`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The file's bytes are the secret as they are; one newline at the end is not part of it. It replaces the
-pair's secret, if there is one: handoffs that were signed with the old one can then no longer be
+The file's bytes are the secret as they are; one newline at the end is not part of it. It replaces the \
+pair's secret, if there is one: handoffs that were signed with the old one can then no longer be \
 published. The secret is stored 0600 in the exchange and never printed.
 
 Example:
@@ -66,7 +66,7 @@ pub fn run(command: SecretCommand) -> anyhow::Result<ExitCode> {
     let request = OperatorRequest::SecretImport {
         a: a.to_string(),
         b: b.to_string(),
-        secret: STANDARD.encode(&*bytes),
+        secret: STANDARD.encode(&*bytes).into(),
     };
     let answer = operate(&layout, request)?;
     place::print_answer(&answer, args.json, &format!("the secret of {a} and {b} is in place"))

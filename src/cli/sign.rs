@@ -14,15 +14,15 @@ use std::process::ExitCode;
 /// Complete and sign messages: JSON objects on standard input, signed lines on standard output
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-What a message lacks of from, timestamp, correlation_id, refs, priority and ack_required is filled in.
-Objects may stand on one line or many, with anything white between them. Each line is written as soon
+What a message lacks of from, timestamp, correlation_id, refs, priority and ack_required is filled in. \
+Objects may stand on one line or many, with anything white between them. Each line is written as soon \
 as its object is complete; the first object that can't be signed ends the command.
 
 Examples:
   echo '{\"type\":\"request\",\"subject\":\"build\",\"body\":\"please rebuild\"}' |
       baton sign --as bob >> mnt/inbox/alice.jsonl
   baton sign --as bob --key ~/.config/bob.key < messages.json
-      with a key that is held outside the exchange (mode 0600); needs no exchange at hand")]
+      with a key held outside the exchange (mode 0600); needs no exchange")]
 pub struct SignArgs {
     #[command(flatten)]
     exchange: ExchangeOption,

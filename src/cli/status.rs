@@ -13,10 +13,18 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Shows an exchange: its daemon and mounts, agents, handoffs and logs
+/// Show an exchange: its daemon and mounts, agents, handoffs and logs
 ///
 /// Read from its files, so it also answers when no daemon runs.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+With --json: exchange, running, daemon {pid, version, durability, mounts [{mountpoint, as, passthrough, \
+allow_other, durability}]}, agents [{name, uid, tier}], handoffs {handoff, claimed, archive, rejected}, \
+logs [{path, bytes}], refusals (how many), last_event. A member is null where there is none, or where \
+this user may not look.
+
+Example:
+  baton status ./exchange --json | jq -r '.daemon.mounts[].mountpoint'")]
 pub struct StatusArgs {
     #[command(flatten)]
     place: ExchangePlace,
@@ -25,7 +33,7 @@ pub struct StatusArgs {
     json: bool,
 }
 
-/// What `--json` prints. A member is null where this user may not look.
+/// What `--json` prints; `--help` names the members.
 #[derive(Debug, Serialize)]
 struct Status {
     exchange: PathBuf,

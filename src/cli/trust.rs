@@ -31,8 +31,8 @@ pub struct ShowArgs {
 /// `baton trust import`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-New agents and keys are added, a key that is inactive on either side becomes inactive, the tiers of
-known agents follow FILE. Nothing is removed, so importing twice changes nothing more. A running daemon
+New agents and keys are added, a key that is inactive on either side becomes inactive, the tiers of \
+known agents follow FILE. Nothing is removed, so importing twice changes nothing more. A running daemon \
 takes the new list over at once.
 
 Examples:

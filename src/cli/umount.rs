@@ -1,5 +1,6 @@
 //! `baton umount`: ends one mount, and waits for the daemon to end where it was the last.
 
+use super::output;
 use crate::daemon::{self, Request, StatusReport, mount_table, server};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -12,7 +13,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 /// A daemon that takes longer to end is left to it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Unmounts an exchange. The umount of the last mount ends the daemon.
+/// Unmount an exchange. The umount of the last mount ends the daemon
 #[derive(Debug, Args)]
 pub struct UmountArgs {
     /// Where it is mounted
@@ -37,7 +38,7 @@ pub fn run(args: UmountArgs) -> anyhow::Result<ExitCode> {
     };
     server::unmount(&mounted.mountpoint)?;
     wait_for_daemon(&mounted.exchange, &mounted.mountpoint);
-    println!("unmounted {}", mounted.mountpoint.display());
+    output::tell(format_args!("unmounted {}", mounted.mountpoint.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,16 +9,16 @@ use std::process::ExitCode;
 /// Prove an exchange from its files alone, and list every fault
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Checks every line of every log (JSON, signature, replay), that the logs are byte for byte what the
-hash-chained events.jsonl says was appended, that every handoff is where and what the events say, the
-credential slots, and the modes of what is private. Needs no daemon; while one runs, what is under way
+Checks every line of every log (JSON, signature, replay), that the logs are byte for byte what the \
+hash-chained events.jsonl says was appended, that every handoff is where and what the events say, the \
+credential slots, and the modes of what is private. Needs no daemon; while one runs, what is under way \
 is left out. Exit status: 0 when there is no fault, 1 otherwise.
 
-The last event's hash is printed: note it elsewhere, and a later run can show that nothing before it was
+The last event's hash is printed: note it elsewhere, and a later run can show that nothing before it was \
 rewritten (it is then the `prev` of some line in events.jsonl).
 
 Example:
-  baton verify ./exchange --json | jq -r '.faults[] | \"\\(.file):\\(.line) \\(.rule)\"'")]
+  baton verify ./exchange --json | jq -r '.faults[] | .file, .rule'")]
 pub struct VerifyArgs {
     #[command(flatten)]
     place: ExchangePlace,

@@ -191,7 +191,11 @@ pub fn announce_on_stdout(launch: &Launch) -> anyhow::Result<()> {
 /// Sends the log to stderr: what `RUST_LOG` asks for, or else what an operator wants to know.
 pub fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,fuser=error"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Told to report that it can't write, it would panic on the same full disk, and fail the request that it logs.
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     // Fails only where a log is set up already, which then serves as well.
     let _ = match format {
         LogFormat::Text => log.with_ansi(false).try_init(),

@@ -9,7 +9,7 @@ use super::events::{Event, members};
 use super::replay::{ReplayIndex, ShortId, short};
 use super::{Actor, Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
 use crate::rules::handoff::{
-    Parties, Transition, check_move, check_publish, is_final_name, refuse_operation,
+    Parties, REASON, Transition, check_move, check_name, check_publish, is_final_name, refuse_operation,
 };
 use crate::rules::{Refusal, Rule};
 use crate::wire::handoff::{Handoff, HandoffError};
@@ -169,7 +169,7 @@ impl Handoffs {
                 let path = format!("{}/{name}", state.dir());
                 let mut about = None;
                 if is_final_name(&name)
-                    && !name.ends_with(".reason.json")
+                    && !name.ends_with(REASON)
                     && (live || rebuild || ended.contains(&path))
                 {
                     match Handoff::parse(&exchange.store.read(&path)?) {
@@ -327,6 +327,7 @@ impl Exchange {
 
     /// Verifies a draft's bytes and publishes them as handoff/`name`. The node stays the same.
     pub(super) fn publish(&self, actor: &Actor, node: HandoffNode, bytes: &[u8], name: &str) -> Outcome<()> {
+        check_name(State::Pending, name)?;
         let handoff = Handoff::parse(bytes).map_err(Refusal::from)?;
         check_publish(actor, self.may_relay(actor), &handoff.from)?;
         self.verify_handoff(&handoff)?;
@@ -428,7 +429,7 @@ impl Exchange {
     pub fn count_handoffs(&self) -> [(State, usize); 4] {
         let book = self.handoffs().book.lock();
         State::ALL.map(|state| {
-            (state, book.names[state as usize].keys().filter(|name| !name.ends_with(".reason.json")).count())
+            (state, book.names[state as usize].keys().filter(|name| !name.ends_with(REASON)).count())
         })
     }
 
@@ -476,6 +477,9 @@ impl Exchange {
                 format!("{to_name} is no name for a handoff: it must end in .json and not be hidden.");
             return Err(Refusal::new(Rule::Transition, advice).into());
         }
+        if let Some(state) = to {
+            check_name(state, to_name)?;
+        }
         let free;
         let to_name = match to {
             Some(_) => to_name,
@@ -520,7 +524,7 @@ impl Exchange {
             return Err(Refusal::new(Rule::Replay, format!("{to_path} exists. Choose another name.")).into());
         }
         let handoff_id = about.as_ref().map_or("", |a| a.handoff_id.as_str());
-        let reason_name = format!("{to_name}.reason.json");
+        let reason_name = format!("{to_name}{REASON}");
         if to_state == State::Rejected {
             let reason = serde_json::json!({
                 "handoff_id": handoff_id, "reason": transition.event(), "by": by, "at": now.to_string(),

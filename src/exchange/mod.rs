@@ -26,7 +26,7 @@ use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -208,6 +208,8 @@ pub struct Exchange {
     config: config::Config,
     store: Arc<dyn Store>,
     trust: RwLock<Arc<TrustList>>,
+    /// Held while a trust list is merged and written, so that nobody who only reads it waits for the disk.
+    importing: Mutex<()>,
     secrets: RwLock<HashMap<(AgentName, AgentName), PairSecret>>,
     events: events::Events,
     refusals: refusals::RefusalBook,
@@ -345,19 +347,26 @@ impl Exchange {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Strangers read what the modes allow; those who take part read everything but credentials.
-    fn check_readable(&self, caller: &Caller, attr: &Attr) -> Outcome<()> {
-        if !matches!(self.actor(caller), Actor::Stranger(_)) {
-            return Ok(());
-        }
-        let bit = if caller.uid == attr.uid {
-            0o400
-        } else if caller.gid == attr.gid {
-            0o040
-        } else {
-            0o004
+    /// access(2) of anything but credentials, with R_OK, W_OK and X_OK as the bits of `want`: what the modes say.
+    /// Strangers change nothing; those who take part read everything; a caller who may be of another uid than the agent it acts for
+    /// is bound by no one class of bits.
+    ///
+    /// # Errors
+    /// EACCES. A probe is no attempt: nothing is recorded.
+    pub fn check_access(&self, caller: &Caller, attr: &Attr, want: u32) -> Outcome<()> {
+        let class = || files::class_bits(caller, attr.mode, (attr.uid, attr.gid));
+        let every_class = attr.mode >> 6 | attr.mode >> 3 | attr.mode;
+        let reads = if attr.kind == NodeKind::Directory { 0o5 } else { 0o4 };
+        let granted = match self.actor(caller) {
+            Actor::Stranger(_) => class() & 0o5,
+            Actor::Agent(_) if caller.bound.is_none() => class() | reads,
+            Actor::Agent(_) | Actor::Operator => every_class | reads,
         };
-        if attr.mode & bit != 0 { Ok(()) } else { Err(Denied::os(libc::EACCES)) }
+        if granted & want == want { Ok(()) } else { Err(Denied::os(libc::EACCES)) }
+    }
+
+    fn check_readable(&self, caller: &Caller, attr: &Attr) -> Outcome<()> {
+        self.check_access(caller, attr, 0o4)
     }
 
     /// Makes everything durable and notes where the events stand, so that the next start is fast.

@@ -12,7 +12,7 @@ use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
 use crate::wire::trust::TrustList;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -79,6 +79,7 @@ impl Exchange {
             config,
             store: Arc::new(local),
             trust: RwLock::new(Arc::new(trust)),
+            importing: Mutex::new(()),
             secrets: RwLock::new(secrets),
             events,
             refusals,

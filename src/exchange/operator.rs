@@ -26,14 +26,14 @@ pub enum OperatorRequest {
         /// The other.
         b: String,
         /// Base64.
-        secret: String,
+        secret: Zeroizing<String>,
     },
     /// Takes an agent's signing key (a key file's text) and trusts its public half.
     KeyImport {
         /// Whose key.
         agent: String,
         /// The file's text.
-        key: String,
+        key: Zeroizing<String>,
     },
     /// Shows the slots of a profile (or of all).
     CredentialsStatus {
@@ -82,29 +82,34 @@ impl Exchange {
     }
 
     fn merge_trust(&self, other: &TrustList) -> Result<serde_json::Value, String> {
-        let mut current = self.trust.write();
-        let mut merged = TrustList::clone(&current);
+        let _alone = self.importing.lock();
+        let mut merged = TrustList::clone(&self.trust());
         let changes = merged.merge(other);
         if !changes.is_empty() {
             self.store
                 .replace("trust.json", merged.to_json().as_bytes(), 0o644)
                 .map_err(|e| format!("trust.json could not be written: {e}"))?;
             self.event("trust-changed", members! {"changes": changes.clone()});
-            *current = Arc::new(merged);
+            *self.trust.write() = Arc::new(merged);
         }
         Ok(serde_json::json!({ "changes": changes }))
     }
 
-    fn import_secret(&self, a: &str, b: &str, secret: String) -> Result<serde_json::Value, String> {
-        let encoded = Zeroizing::new(secret);
+    fn import_secret(
+        &self,
+        a: &str,
+        b: &str,
+        encoded: Zeroizing<String>,
+    ) -> Result<serde_json::Value, String> {
         let (a, b) = (self.known_agent(a)?, self.known_agent(b)?);
         if a == b {
             return Err("a secret is shared by two different agents".into());
         }
         let bytes = base64::engine::general_purpose::STANDARD
             .decode(encoded.as_bytes())
+            .map(Zeroizing::new)
             .map_err(|_| "the secret did not arrive as base64".to_owned())?;
-        let secret = PairSecret::from_file_bytes(&Zeroizing::new(bytes));
+        let secret = PairSecret::from_file_bytes(&bytes);
         if secret.as_bytes().is_empty() {
             return Err("the secret is empty".into());
         }
@@ -116,13 +121,13 @@ impl Exchange {
             .append(self.now(), "secret-imported", &members! {"pair": names.as_str()})
             .and_then(|end| self.make_events_durable(end));
         end.map_err(|e| format!("events.jsonl could not be written, so the secret was not taken: {e}"))?;
-        self.write_private(&self.layout.secret(&pair.0, &pair.1), secret.as_bytes())?;
+        // As the file had it: reading strips the one newline again, and must strip it only once.
+        self.write_private(&self.layout.secret(&pair.0, &pair.1), &bytes)?;
         self.secrets.write().insert(pair, secret);
         Ok(serde_json::json!({ "pair": names }))
     }
 
-    fn import_key(&self, agent: &str, key: String) -> Result<serde_json::Value, String> {
-        let text = Zeroizing::new(key);
+    fn import_key(&self, agent: &str, text: Zeroizing<String>) -> Result<serde_json::Value, String> {
         let agent = self.known_agent(agent)?;
         let key = SigningKey::from_file_text(text.as_bytes()).map_err(|e| e.to_string())?;
         self.write_private(&self.layout.key(&agent), key.to_file_text().as_bytes())?;

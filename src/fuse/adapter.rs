@@ -4,6 +4,7 @@
 //! after it, so that nothing is held while the kernel is told.
 
 use super::attr::{attr_ttl, entry_ttl, file_attr, file_type};
+use super::crowd::Crowd;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
 use super::names::Change;
@@ -26,6 +27,7 @@ pub(super) struct Mounted {
     /// The agent that everybody who comes through this mount is.
     pub(super) bound: Option<AgentName>,
     pub(super) inodes: Inodes,
+    pub(super) crowd: Crowd,
     pub(super) handles: Handles,
     pub(super) backings: Backings,
     /// Before the handshake: whether to ask for passthrough. After: whether files are passed through.
@@ -467,18 +469,20 @@ impl Filesystem for Mounted {
         );
     }
 
+    fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        // The low three bits are R_OK, W_OK and X_OK.
+        let want = mask.bits() as u32 & 0o7;
+        reply_empty(attempt("access", || self.check_access(&self.caller(request), ino.0, want)), reply);
+    }
+
     // The kernel stops asking once these say ENOSYS: reading extended attributes would cost a request with every
-    // cached write, seeking and readiness it knows itself, and who may do what is told by the operation's own answer.
+    // cached write, and seeking and readiness it knows itself.
 
     fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
         reply.error(Errno::ENOSYS);
     }
 
     fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
     }
 

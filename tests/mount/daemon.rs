@@ -2,6 +2,7 @@
 
 use crate::common::{BATON, Fixture, is_mounted, run, wait_until};
 use std::fs;
+use std::io::Write as _;
 use std::process::Command;
 
 #[test]
@@ -41,6 +42,41 @@ fn mount_returns_once_the_tree_answers() {
         assert!(bob.names("").contains(&"inbox".to_owned()));
         bob.umount();
     }
+}
+
+#[test]
+fn a_mount_is_no_less_a_mount_where_its_message_can_not_be_written() {
+    let fixture = Fixture::new();
+    let mountpoint = fixture.new_mountpoint();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    let mount = |args: &[&str]| {
+        let mut command = Command::new(BATON);
+        command.arg("mount").arg(fixture.dir()).arg(&mountpoint).args(["--as", "bob"]).args(args);
+        command.stdout(full()).stderr(full());
+        command
+    };
+    let umount = || Command::new(BATON).arg("umount").arg(&mountpoint).stdout(full()).status().unwrap();
+
+    assert!(mount(&[]).status().unwrap().success());
+    assert!(mountpoint.join("inbox").is_dir());
+    assert!(umount().success());
+
+    // Here the process that can't write is the daemon.
+    let mut child = mount(&["--foreground"]).spawn().unwrap();
+    wait_until("the tree answers", || mountpoint.join("inbox").is_dir());
+    let written =
+        fs::File::options().append(true).open(mountpoint.join("inbox/alice.jsonl")).unwrap().write(b"x");
+    assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EBADMSG), "a refusal that can't be logged");
+    assert!(umount().success());
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn mounting_a_mount_names_the_folder_to_mount() {
+    let fixture = Fixture::new();
+    let bob = fixture.mount_as("bob");
+    let output = fixture.baton(&["mount", bob.path().to_str().unwrap(), "elsewhere"]);
+    output.failed_with(&format!("is a mount of {}", fixture.dir().display()));
 }
 
 #[test]

@@ -72,6 +72,29 @@ fn files_show_sensible_owners_and_modes() {
 }
 
 #[test]
+fn test_says_what_the_modes_say() {
+    let fixture = Fixture::new();
+    let bob = fixture.mount_as("bob");
+    bob.bash("slots; handoff bob alice > handoff/x.json; echo a > credentials/claude/f").ok();
+    let may = |path: &str| {
+        let script = format!("for t in r w x; do [ -$t {path} ] && printf $t; done; true");
+        bob.bash(&script).ok()
+    };
+    assert_eq!(may("inbox/alice.jsonl"), "rw");
+    assert_eq!(may("_coordination/inbox/alice.jsonl"), "rw");
+    assert_eq!(may("handoff"), "rwx");
+    assert_eq!(may("handoff/x.json"), "r");
+    assert_eq!(may("trust.json"), "r");
+    assert_eq!(may("README.md"), "r");
+    assert_eq!(may("credentials/claude"), "rwx");
+    assert_eq!(may("credentials/claude/.credentials.json"), "rw");
+    assert_eq!(may("credentials/claude/f"), "rw");
+    bob.bash("chmod +x credentials/claude/f").ok();
+    assert_eq!(may("credentials/claude/f"), "rwx");
+    assert!(bob.refusals().is_empty(), "asking is no attempt");
+}
+
+#[test]
 fn the_tree_has_what_the_design_says() {
     let fixture = Fixture::new();
     let bob = fixture.mount_as("bob");

@@ -25,9 +25,10 @@ struct FuseForEverybody {
 
 impl FuseForEverybody {
     fn new() -> Self {
-        let lock = File::create(std::env::temp_dir().join("baton-test-dev-fuse.lock")).unwrap();
+        // The device itself is the lock, for every test process on this machine.
+        let lock = File::open("/dev/fuse").expect("/dev/fuse is missing");
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let was = fs::metadata("/dev/fuse").expect("/dev/fuse is missing").permissions();
+        let was = fs::metadata("/dev/fuse").unwrap().permissions();
         fs::set_permissions("/dev/fuse", Permissions::from_mode(0o666)).unwrap();
         FuseForEverybody { was, _one_at_a_time: lock }
     }
@@ -219,6 +220,29 @@ fn a_stranger_reads_and_changes_nothing() {
         "{credentials:?}"
     );
     shared.fixture.verify();
+}
+
+#[test]
+fn each_user_is_told_what_it_may_without_trying() {
+    let Some(shared) = Shared::new() else { return };
+    shared.give("bobs", &(shared.fixture.line("bob", "one") + "\n"));
+    shared.run(BOB, "cat ~/bobs >> bob_to_alice.jsonl").ok();
+    for (path, bob, alice, stranger) in [
+        ("inbox/alice.jsonl", "rw", "rw", "r"),
+        ("bob_to_alice.jsonl", "rw", "r", "r"),
+        ("handoff", "rwx", "rwx", "rx"),
+        ("trust.json", "r", "r", "r"),
+        ("credentials", "rx", "rx", "rx"),
+        ("credentials/claude", "rwx", "rwx", ""),
+    ] {
+        for (uid, may) in [(BOB, bob), (ALICE, alice), (STRANGER, stranger)] {
+            let script = format!("for t in r w x; do [ -$t {path} ] && printf $t; done; true");
+            assert_eq!(shared.run(uid, &script).ok(), may, "{path} for {uid}");
+        }
+    }
+    shared.run(STRANGER, "cd credentials/claude").failed_with("Permission denied");
+    shared.run(BOB, "cd credentials/claude && ls").ok();
+    assert!(shared.fixture.refusals().is_empty(), "asking is no attempt");
 }
 
 #[test]

@@ -313,3 +313,32 @@ fn every_command_explains_itself() {
     baton_in(temp.path(), &["frobnicate"], "").failed(2);
     baton_in(temp.path(), &[], "").failed(2);
 }
+
+#[test]
+fn every_help_stays_as_it_is_laid_out_on_80_columns_and_shows_no_source() {
+    let sample = Sample::make();
+    let mut commands = vec![String::new()];
+    let mut seen = 0;
+    while let Some(command) = commands.pop() {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let help = sample.baton(&args, "").ok();
+        seen += 1;
+        assert!(!help.contains("[`"), "baton {command} --help: {help}");
+        let examples = help.split("Example").nth(1).or_else(|| help.split("A first session").nth(1));
+        for line in examples.unwrap_or_default().lines().filter(|line| line.starts_with("  ")) {
+            assert!(line.len() < 80, "baton {command} --help: {line}");
+        }
+        // A line that was broken in the source and again by the terminal's width leaves a stub.
+        for pair in help.lines().collect::<Vec<_>>().windows(3) {
+            let stub =
+                pair[1].starts_with(char::is_alphabetic) && pair[1].len() < 20 && !pair[1].ends_with(':');
+            assert!(!(stub && pair[0].len() > 90 && !pair[2].is_empty()), "baton {command} --help: {pair:?}");
+        }
+        let listed = help.split("Commands:\n").nth(1).unwrap_or_default();
+        let listed = listed.lines().take_while(|line| !line.is_empty());
+        let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+        commands.extend(names.map(|name| format!("{command} {name}")));
+    }
+    assert!(seen >= 20, "only {seen} helps were found");
+}

@@ -5,7 +5,7 @@
 
 use super::nodes::{Node, Plain};
 use super::profile::Profile;
-use super::{Files, process};
+use super::{FileId, Files, process};
 use crate::exchange::{Actor, Attempt, Caller, Denied, Outcome};
 use crate::rules::{Refusal, Rule};
 use std::ffi::OsStr;
@@ -47,23 +47,55 @@ impl Files {
         operation: &Operation<'_>,
         change: bool,
     ) -> Outcome<Standing> {
-        let profile = match operation.node {
+        self.stands(caller, operation.node, change)?.map_err(|advice| {
+            let path = self.tree_path(operation.node, operation.child);
+            self.refuse(
+                caller,
+                Attempt { operation: operation.name, path: &path, bytes: &[] },
+                Refusal::new(Rule::Authority, advice),
+            )
+        })
+    }
+
+    /// As [`Files::standing`], or else the advice for a refusal that is not recorded.
+    fn stands(&self, caller: &Caller, node: &Node, change: bool) -> Outcome<Result<Standing, String>> {
+        let profile = match node {
             Node::Plain(plain) => plain.profile.as_ref(),
             Node::Slot(slot) => Some(&slot.profile),
         };
         let actor = self.office()?.actor(caller);
-        let entitled = match self.entitlement(&actor, profile, change) {
-            Ok(entitled) => entitled,
-            Err(advice) => {
-                let path = self.tree_path(operation.node, operation.child);
-                return Err(self.refuse(
-                    caller,
-                    Attempt { operation: operation.name, path: &path, bytes: &[] },
-                    Refusal::new(Rule::Authority, advice),
-                ));
+        let exempt = caller.uid == 0 || (caller.bound.is_some() && !self.as_root);
+        Ok(self.entitlement(&actor, profile, change).map(|entitled| Standing { entitled, exempt }))
+    }
+
+    /// access(2): whether the caller could do what the bits of `want` say.
+    ///
+    /// # Errors
+    /// EACCES. Not recorded, for a probe is no attempt; but whoever is not entitled to a profile may no more look
+    /// at it in this way than in another.
+    pub fn access(&self, caller: &Caller, id: FileId, want: u32) -> Outcome<()> {
+        let node = self.nodes.get(id)?;
+        let denied = || Denied::os(libc::EACCES);
+        let mut standing =
+            self.standing(caller, &Operation { name: "access", node: &node, child: None }, false)?;
+        if want & WRITE != 0 {
+            standing = self.stands(caller, &node, true)?.map_err(|_| denied())?;
+        }
+        let metadata = match &node {
+            Node::Plain(plain) => {
+                let metadata = plain.handle.metadata()?;
+                if metadata.is_dir() {
+                    return self.check_dir(caller, standing, plain, want);
+                }
+                metadata
             }
+            Node::Slot(_) if standing.entitled && want & SEARCH == 0 => return Ok(()),
+            Node::Slot(slot) => slot.profile.slot_file(&slot.slot)?.ok_or_else(denied)?.metadata()?,
         };
-        Ok(Standing { entitled, exempt: caller.uid == 0 || (caller.bound.is_some() && !self.as_root) })
+        if want & SEARCH != 0 && metadata.mode() & 0o111 == 0 {
+            return Err(denied());
+        }
+        self.check_mode(caller, standing, &metadata, want)
     }
 
     fn entitlement(
@@ -104,7 +136,8 @@ impl Files {
         metadata: &Metadata,
         want: u32,
     ) -> Outcome<()> {
-        if standing.exempt || class_bits(caller, metadata) & want == want {
+        let ids = (metadata.uid(), metadata.gid());
+        if standing.exempt || class_bits(caller, metadata.mode(), ids) & want == want {
             return Ok(());
         }
         Err(Denied::os(libc::EACCES))
@@ -151,11 +184,11 @@ impl Files {
     }
 }
 
-fn class_bits(caller: &Caller, metadata: &Metadata) -> u32 {
-    let mode = metadata.mode();
-    if caller.uid == metadata.uid() {
+/// The mode bits of the class that a caller is in, lowest three, for a file of this user and group.
+pub(in crate::exchange) fn class_bits(caller: &Caller, mode: u32, (uid, gid): (u32, u32)) -> u32 {
+    if caller.uid == uid {
         mode >> 6
-    } else if in_group(caller, metadata.gid()) {
+    } else if in_group(caller, gid) {
         mode >> 3
     } else {
         mode

@@ -21,6 +21,7 @@ use crate::exchange::events::Event;
 use crate::rules::Refusal;
 use crate::rules::credential::GuardedName;
 use crate::wire::time::Timestamp;
+pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
 use guard::guarded;
 use nodes::{Node, Nodes, Plain, ROOT};
