@@ -388,6 +388,20 @@ fn a_handoff_put_behind_the_mount_without_a_true_hmac_stays_invisible() {
 }
 
 #[test]
+fn a_line_found_after_a_crash_is_kept_though_the_clock_went_back() {
+    let mut world = World::new();
+    let line = message("bob", "hello") + "\n";
+    world.append("bob", &inbox("alice"), &line).unwrap();
+    world.crash();
+    // The events of the last moment were not on disk yet, and the clock lost its battery.
+    std::fs::remove_file(world.dir.path().join("events.jsonl")).unwrap();
+    world.later(-7200);
+    world.reopen().unwrap();
+    assert_eq!(world.read("inbox/alice.jsonl"), line);
+    assert!(world.read("events.jsonl").contains("\"recovered\""));
+}
+
+#[test]
 fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
     use base64::Engine;
     let mut world = World::new();

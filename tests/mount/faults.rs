@@ -125,7 +125,7 @@ fn lines_whose_event_could_not_be_written_are_covered_later() {
 }
 
 #[test]
-fn a_line_found_after_a_crash_is_kept_whatever_the_clock_and_the_trust_list_say_now() {
+fn a_line_found_after_a_crash_is_kept_though_its_key_was_deactivated_since() {
     let fixture = Fixture::new();
     let bob = Faulty::mount(&fixture, "events.jsonl", "pwrite64:error=ENOSPC:when=1+");
     bob.bash("line bob acknowledged >> inbox/alice.jsonl").ok();
@@ -469,12 +469,14 @@ fn a_full_filesystem_tears_nothing_and_works_again_once_there_is_space() {
     let whole = fixture.scratch().join("whole");
     fs::rename(fixture.dir(), &whole).unwrap();
     fs::create_dir(fixture.dir()).unwrap();
-    // Only root can mount a small filesystem; the injections above stand in for it elsewhere.
-    let small =
-        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(fixture.dir()), "");
-    if small.status != 0 {
+    // Only root can mount a small filesystem; for others the injections above stand in for it.
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: a full filesystem is not tried here");
         return;
     }
+    let small =
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(fixture.dir()), "");
+    small.ok();
     fixture
         .bash("cp -a whole/. $EXCHANGE; dd if=/dev/zero of=$EXCHANGE/fill bs=1k count=1500 status=none")
         .ok();
