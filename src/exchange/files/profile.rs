@@ -134,7 +134,7 @@ pub(in crate::exchange) struct Profile {
 }
 
 impl Profile {
-    /// Opens credentials/<name>/, making it if it is missing, and removes what a crash left half made.
+    /// Opens `credentials/<name>/`, making it if it is missing, and removes what a crash left half made.
     pub(super) fn open(credentials: &File, name: &str, config: ProfileConfig) -> io::Result<Self> {
         match rustix::fs::mkdirat(credentials, name, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
