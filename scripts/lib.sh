@@ -32,8 +32,8 @@ need_cargo() {
   command -v cargo > /dev/null || die "cargo is missing: install Rust 1.95 or newer from https://rustup.rs and try again."
 }
 
-# The FUSE mounts of this machine, one per line.
-fuse_mounts() { awk '$0 ~ / - fuse/ { print $5 }' /proc/self/mountinfo | sort; }
+# The FUSE mounts under a folder, one per line.
+fuse_mounts_under() { awk -v under="$1/" '/ - fuse/ && index($5, under) == 1 { print $5 }' /proc/self/mountinfo; }
 
 # Takes a mount away whatever state it is in.
 take_away() {

@@ -30,12 +30,18 @@ fn main() {
     } else {
         Scale { rounds: 7, appends: 4_000, handoffs: 10_000, read_mib: 1024, lines: 1_000_000 }
     };
+    let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     println!("# Benchmark\n");
     println!("{} rounds a figure; median (smallest to largest round).\n", scale.rounds);
-    append::report(scale);
-    claim::report(scale);
-    read::report(scale);
-    start::report(scale);
+    let section = |name: &str, report: fn(Scale)| {
+        if named.is_empty() || named.iter().any(|n| n == name) {
+            report(scale);
+        }
+    };
+    section("append", append::report);
+    section("handoffs", claim::report);
+    section("read", read::report);
+    section("start", start::report);
 }
 
 /// Middle, smallest and largest of some figures.

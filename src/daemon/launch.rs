@@ -4,6 +4,7 @@ use super::open_options;
 use super::protocol::{MountReport, durability_word};
 use super::server::Daemon;
 use crate::exchange::layout::Layout;
+use crate::exchange::open::check_private;
 use crate::exchange::{Durability, Exchange, OpenError};
 use crate::fuse::MountSpec;
 use anyhow::Context;
@@ -107,7 +108,11 @@ pub fn start_in_background(
     durability: Durability,
     log_format: LogFormat,
 ) -> anyhow::Result<Launch> {
-    let log_path = Layout::new(exchange_dir).daemon_log();
+    let layout = Layout::new(exchange_dir);
+    if let Err(e) = check_private(&layout) {
+        return Ok(Launch::Failed(e.to_string()));
+    }
+    let log_path = layout.daemon_log();
     let mut log = OpenOptions::new()
         .create(true)
         .read(true)

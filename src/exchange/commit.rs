@@ -14,14 +14,25 @@ pub(super) struct GroupCommit {
 struct State {
     durable: u64,
     syncing: bool,
+    failed: bool,
 }
 
 impl GroupCommit {
+    /// Whether the file may still grow. After a failed sync it may not: the kernel has taken the pages
+    /// for clean, so that the next sync would succeed without them. Only a fresh start, which writes
+    /// what it finds once more, brings it back.
+    ///
+    /// # Errors
+    /// EIO after a failed sync.
+    pub fn check(&self) -> io::Result<()> {
+        if self.state.lock().failed { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
+    }
+
     /// Returns once everything before `position` is durable. `end` gives the file's end and `sync`
     /// makes it durable up to there; whoever finds no sync under way makes one for all who wait.
     ///
     /// # Errors
-    /// The disk's, to the writer whose sync failed; the others then try for themselves.
+    /// The disk's, to the writer whose sync failed; EIO to all others from then on.
     pub fn wait(
         &self,
         position: u64,
@@ -32,6 +43,9 @@ impl GroupCommit {
         loop {
             if state.durable >= position {
                 return Ok(());
+            }
+            if state.failed {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
             }
             if !state.syncing {
                 break;
@@ -44,8 +58,15 @@ impl GroupCommit {
         let result = sync();
         let mut state = self.state.lock();
         state.syncing = false;
-        if result.is_ok() {
-            state.durable = state.durable.max(reached);
+        match &result {
+            Ok(()) => state.durable = state.durable.max(reached),
+            Err(error) => {
+                state.failed = true;
+                tracing::error!(
+                    %error,
+                    "the disk failed: this file takes nothing more until its exchange is mounted anew"
+                );
+            }
         }
         self.done.notify_all();
         result
@@ -84,10 +105,13 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_sync_is_an_error_and_not_durable() {
+    fn what_a_failed_sync_lost_is_never_reported_durable() {
         let commit = GroupCommit::default();
         let failed = commit.wait(5, || 5, || Err(io::Error::from_raw_os_error(libc::EIO)));
         assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EIO));
-        commit.wait(5, || 5, || Ok(())).unwrap();
+        assert!(commit.check().is_err());
+        // The kernel reports a lost page once; a second sync that succeeds says nothing about it.
+        assert!(commit.wait(5, || 5, || Ok(())).is_err());
+        assert!(commit.wait(6, || 6, || Ok(())).is_err());
     }
 }

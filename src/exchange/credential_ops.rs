@@ -1,6 +1,6 @@
 //! What the operator asks about credentials: which slots there are, to accept refused bytes, to switch.
 
-use super::files::profile::{Accepted, Live, Profile, login};
+use super::files::profile::{Accepted, Change, Live, Profile, login};
 use super::{Actor, Exchange};
 use crate::rules::credential::{SlotName, check_fresh};
 use crate::wire::time::Timestamp;
@@ -46,7 +46,6 @@ impl Exchange {
             format!("private/quarantine/{id} can't be read: {e}. `baton refusals` lists what there is.")
         })?;
         let accepted = self.files().adopt(profile, &slot, &bytes).map_err(String::from)?;
-        self.files().announce(&Actor::Operator, profile, &slot, &accepted);
         let Accepted { credential, changed, .. } = accepted;
         Ok(json!({
             "profile": profile.name,
@@ -62,9 +61,9 @@ impl Exchange {
     pub(super) fn credentials_switch(&self, profile: &str, slot: &str) -> Result<Value, String> {
         let profile = self.profile(profile)?;
         let slot = slot_name(slot)?;
-        let credential = profile.switch(&slot, self.now(), || profile.relink(&slot)).map_err(String::from)?;
-        let by = &Actor::Operator;
-        self.files().slot_event("credential-switched", profile, &slot, by, Some(&credential), None);
+        let note = |change: &Change<'_>| self.files().note(&Actor::Operator, profile, change);
+        let credential =
+            profile.switch(&slot, self.now(), || profile.relink(&slot), &note).map_err(String::from)?;
         Ok(json!({
             "profile": profile.name,
             "slot": slot.as_str(),

@@ -6,7 +6,7 @@
 
 use super::handoffs::{Book, HandoffNode, State};
 use super::{Actor, Attempt, Caller, Denied, Exchange, Outcome, process_of, same_process};
-use crate::rules::handoff::{is_final_name, refuse_operation};
+use crate::rules::handoff::{check_name, is_final_name, refuse_operation};
 use crate::rules::identity::check_takes_part;
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::{self, JsonErrorKind};
@@ -19,6 +19,8 @@ use std::time::{Duration, SystemTime};
 const MAX_BYTES: usize = 1024 * 1024;
 /// Most drafts of one actor at a time.
 const MAX_DRAFTS: usize = 1000;
+/// Most bytes that the drafts of one actor may have together: they are held in memory.
+const MAX_DRAFT_BYTES: usize = 64 * 1024 * 1024;
 /// After this long without a write and without a writer, a draft is given up.
 const STALE: Duration = Duration::from_secs(3600);
 
@@ -61,6 +63,22 @@ impl Drafts {
         }
     }
 
+    /// Rules `size` and `rate`, where a draft is to have `len` bytes.
+    fn check_room(&self, draft: &Draft, len: usize) -> Result<(), Refusal> {
+        if len > MAX_BYTES {
+            return Err(too_long());
+        }
+        let held = || self.all.values().filter(|d| d.by == draft.by).map(|d| d.bytes.len()).sum::<usize>();
+        if len > draft.bytes.len() && held() - draft.bytes.len() + len > MAX_DRAFT_BYTES {
+            let advice = format!(
+                "Your unfinished files in handoff/ would have more than {MAX_DRAFT_BYTES} bytes together. Publish \
+                 or delete some."
+            );
+            return Err(Refusal::new(Rule::Rate, advice));
+        }
+        Ok(())
+    }
+
     /// Takes the name away; the bytes stay for whoever has it open.
     pub fn unlink(&mut self, node: HandoffNode) {
         if let Some(draft) = self.all.get_mut(&node) {
@@ -75,33 +93,29 @@ impl Drafts {
     pub fn visible<'a>(
         &'a self,
         actor: &'a Actor,
-        caller: &'a Caller,
+        caller: &Caller,
     ) -> impl Iterator<Item = (&'a str, HandoffNode)> {
+        let process = process_of(caller.pid);
         self.all
             .iter()
-            .filter(move |(_, d)| d.is_seen_by(actor, caller))
+            .filter(move |(_, d)| d.is_seen_by(actor, process))
             .map(|(node, d)| (d.name.as_str(), *node))
     }
 
     /// The draft that a name means to a caller: its own thread's, its own process's, or the newest.
     pub fn find(&self, actor: &Actor, caller: &Caller, name: &str) -> Option<HandoffNode> {
+        let process = process_of(caller.pid);
         self.all
             .iter()
-            .filter(|(_, d)| d.name == name && d.is_seen_by(actor, caller))
-            .max_by_key(|(node, d)| {
-                (d.creator.pid == caller.pid, same_process(d.creator.pid, caller.pid), **node)
-            })
+            .filter(|(_, d)| d.name == name && d.is_seen_by(actor, process))
+            .max_by_key(|(node, d)| (d.creator.pid == caller.pid, d.process == process, **node))
             .map(|(node, _)| *node)
     }
 }
 
 impl Draft {
-    fn is_seen_by(&self, actor: &Actor, caller: &Caller) -> bool {
-        !self.unlinked
-            && self.by == *actor
-            && (self.writers == 0
-                || self.creator.pid == caller.pid
-                || same_process(self.creator.pid, caller.pid))
+    fn is_seen_by(&self, actor: &Actor, process: u32) -> bool {
+        !self.unlinked && self.by == *actor && (self.writers == 0 || self.process == process)
     }
 }
 
@@ -157,6 +171,9 @@ impl Exchange {
                 );
                 return Err(Refusal::new(Rule::Transition, advice));
             }
+            if is_final_name(name) {
+                check_name(state, name)?;
+            }
             let mut book = self.handoffs().book.lock();
             if book.taken(state, name) {
                 let advice = format!("{path} exists. Choose another name.");
@@ -206,30 +223,26 @@ impl Exchange {
     /// truncate(2) of a draft.
     ///
     /// # Errors
-    /// `immutable` for a published handoff, `size` beyond 1 MiB.
+    /// `immutable` for a published handoff, `size` beyond 1 MiB, `rate` beyond 64 MiB in all drafts.
     pub fn truncate_draft(&self, caller: &Caller, node: HandoffNode, size: u64) -> Outcome<()> {
         let actor = self.actor(caller);
         let mut book = self.handoffs().book.lock();
-        let Some(draft) = book.drafts.all.get_mut(&node).filter(|d| d.by == actor) else {
+        let Some(draft) = book.drafts.get(node).filter(|d| d.by == actor) else {
             drop(book);
             return Err(self.refuse_handoff_operation(caller, node, "truncate"));
         };
-        match usize::try_from(size) {
-            Ok(size) if size <= MAX_BYTES => {
-                draft.bytes.resize(size, 0);
-                draft.changed = SystemTime::now();
-                Ok(())
-            }
-            _ => {
-                let path = format!("handoff/{}", draft.name);
-                drop(book);
-                Err(self.refuse(
-                    caller,
-                    Attempt { operation: "truncate", path: &path, bytes: &[] },
-                    too_long(),
-                ))
-            }
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if let Err(refusal) = book.drafts.check_room(draft, size) {
+            let path = format!("handoff/{}", draft.name);
+            drop(book);
+            let attempt = Attempt { operation: "truncate", path: &path, bytes: &[] };
+            return Err(self.refuse(caller, attempt, refusal));
         }
+        if let Some(draft) = book.drafts.all.get_mut(&node) {
+            draft.bytes.resize(size, 0);
+            draft.changed = SystemTime::now();
+        }
+        Ok(())
     }
 
     pub(super) fn drop_stale_drafts(&self, now: Timestamp) {
@@ -271,7 +284,7 @@ impl DraftWriter {
         let (name, bytes) = {
             let mut book = exchange.handoffs().book.lock();
             let published = book.is_published(self.node);
-            let Some(draft) = book.drafts.all.get_mut(&self.node) else {
+            let Some(draft) = book.drafts.get(self.node) else {
                 drop(book);
                 // The newline that echo sends after the object is no change.
                 if published && data.iter().all(u8::is_ascii_whitespace) {
@@ -282,11 +295,13 @@ impl DraftWriter {
             let start =
                 if append { draft.bytes.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
             let end = start.saturating_add(data.len());
-            if end > MAX_BYTES {
+            if let Err(refusal) = book.drafts.check_room(draft, end) {
                 let bytes = draft.bytes.clone();
                 drop(book);
-                return Err(self.refuse(caller, "write", &bytes, too_long()));
+                return Err(self.refuse(caller, "write", &bytes, refusal));
             }
+            // Found above, under the same lock.
+            let Some(draft) = book.drafts.all.get_mut(&self.node) else { return Ok(0) };
             if draft.bytes.len() < end {
                 draft.bytes.resize(end, 0);
             }

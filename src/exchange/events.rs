@@ -20,9 +20,22 @@ use std::sync::Arc;
 
 /// The path in the tree and under the exchange's folder.
 pub(super) const PATH: &str = "events.jsonl";
+/// The event that takes back the one that moved a handoff.
+const UNDONE: &str = "undone";
 const CHECKPOINT: &str = "private/index/events.checkpoint";
 /// Longest event line; anything longer was not written by us.
 const MAX_LINE: u64 = 64 * 1024;
+
+/// Builds an event's members.
+macro_rules! members {
+    ($($name:literal: $value:expr),* $(,)?) => {{
+        #[allow(unused_mut)]
+        let mut members = serde_json::Map::new();
+        $(members.insert($name.to_string(), serde_json::Value::from($value));)*
+        members
+    }};
+}
+pub(super) use members;
 
 /// An event's own members.
 pub type Members = Map<String, Value>;
@@ -32,6 +45,9 @@ pub(super) struct Events {
     chain: Mutex<Chain>,
     commit: GroupCommit,
     bytes: Arc<dyn LogBytes>,
+    checkpointed_handoff_ids: Option<u64>,
+    /// What must be noted before the next event, because it could not be when it happened.
+    owed: Mutex<Vec<Members>>,
 }
 
 struct Chain {
@@ -48,6 +64,9 @@ struct Checkpoint {
     seq: u64,
     prev: String,
     covered: BTreeMap<String, u64>,
+    /// How many ids the index of used handoffs held on disk.
+    #[serde(default)]
+    handoff_ids: u64,
 }
 
 /// A place in the chain.
@@ -86,8 +105,9 @@ impl Events {
         let bytes = store.open_log(PATH, true).map_err(io_error)?;
         let len = bytes.len().map_err(io_error)?;
         let mut chain = Chain { end: 0, seq: 0, prev: [0; 32], covered: BTreeMap::new() };
-        if let Some(checkpoint) = read_checkpoint(store, &*bytes, len) {
-            chain = checkpoint;
+        let mut checkpointed_handoff_ids = None;
+        if let Some((checkpoint, handoff_ids)) = read_checkpoint(store, &*bytes, len) {
+            (chain, checkpointed_handoff_ids) = (checkpoint, Some(handoff_ids));
         }
         let mut tail = vec![0; usize::try_from(len - chain.end).unwrap_or(usize::MAX)];
         bytes.read_exact_at(&mut tail, chain.end).map_err(io_error)?;
@@ -117,7 +137,14 @@ impl Events {
             chain.advance(line, &event, &members);
             recent.push(Event { event, members });
         }
-        Ok((Events { chain: Mutex::new(chain), commit: GroupCommit::default(), bytes }, recent))
+        let events = Events {
+            chain: Mutex::new(chain),
+            commit: GroupCommit::default(),
+            bytes,
+            checkpointed_handoff_ids,
+            owed: Mutex::default(),
+        };
+        Ok((events, recent))
     }
 
     /// Appends one event; returns the chain's end, for [`Events::make_durable`].
@@ -125,10 +152,36 @@ impl Events {
     /// # Errors
     /// The disk's; the chain is then as before.
     pub fn append(&self, time: Timestamp, event: &str, members: &Members) -> io::Result<u64> {
+        let mut owed = self.owed.lock();
+        while let Some(undone) = owed.first() {
+            self.append_now(time, UNDONE, undone)?;
+            owed.remove(0);
+        }
+        self.append_now(time, event, members)
+    }
+
+    /// Tells the chain that the move from `back_at` to `at`, which it has as done, did not happen. Where
+    /// that can't be written, no event is before it is.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn undo(&self, time: Timestamp, at: &str, back_at: &str) -> io::Result<()> {
+        let members = members! {"at": at, "back_at": back_at};
+        let mut owed = self.owed.lock();
+        self.append_now(time, UNDONE, &members).map(drop).inspect_err(|_| owed.push(members))
+    }
+
+    /// Whether a move that did not happen is still told as done.
+    pub fn owes_an_undo(&self) -> bool {
+        !self.owed.lock().is_empty()
+    }
+
+    fn append_now(&self, time: Timestamp, event: &str, members: &Members) -> io::Result<u64> {
         let inner = serde_json::to_string(members).map_err(io::Error::other)?;
         let inner = &inner[1..inner.len() - 1];
         let comma = if inner.is_empty() { "" } else { "," };
         let mut chain = self.chain.lock();
+        self.commit.check()?;
         let mut line = format!(
             r#"{{"seq":{},"time":"{time}","event":"{event}"{comma}{inner},"prev":"{}"}}"#,
             chain.seq + 1,
@@ -172,14 +225,20 @@ impl Events {
         &self.bytes
     }
 
-    /// Where the chain stands now.
-    pub fn position(&self) -> Position {
+    /// How many ids of handoffs the index is known to hold; `None`: nothing is known of it.
+    pub fn checkpointed_handoff_ids(&self) -> Option<u64> {
+        self.checkpointed_handoff_ids
+    }
+
+    /// Where the chain stands now. `handoff_ids`: how many ids the index of used handoffs holds.
+    pub fn position(&self, handoff_ids: u64) -> Position {
         let chain = self.chain.lock();
         Position(Checkpoint {
             offset: chain.end,
             seq: chain.seq,
             prev: hex(&chain.prev),
             covered: chain.covered.clone(),
+            handoff_ids,
         })
     }
 
@@ -188,7 +247,7 @@ impl Events {
     /// # Errors
     /// The disk's.
     pub fn write_checkpoint(&self, store: &dyn Store, position: &Position) -> io::Result<()> {
-        self.bytes.sync()?;
+        self.make_durable(position.0.offset, Durability::Commit)?;
         let text = serde_json::to_vec(&position.0).map_err(io::Error::other)?;
         store.replace(CHECKPOINT, &text, 0o600)
     }
@@ -209,7 +268,7 @@ impl Chain {
 }
 
 /// The checkpoint, if it is one of this chain: the line before its offset has its hash.
-fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<Chain> {
+fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<(Chain, u64)> {
     let checkpoint: Checkpoint = serde_json::from_slice(&store.read(CHECKPOINT).ok()?).ok()?;
     if checkpoint.offset > len || checkpoint.offset == 0 {
         return None;
@@ -220,12 +279,9 @@ fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<
     let window = window.strip_suffix(b"\n")?;
     let line = &window[window.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)..];
     let prev: [u8; 32] = Sha256::digest(line).into();
-    (hex(&prev) == checkpoint.prev).then_some(Chain {
-        end: checkpoint.offset,
-        seq: checkpoint.seq,
-        prev,
-        covered: checkpoint.covered,
-    })
+    let handoff_ids = checkpoint.handoff_ids;
+    let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered: checkpoint.covered };
+    (hex(&prev) == checkpoint.prev).then_some((chain, handoff_ids))
 }
 
 /// Lower-case hex.
@@ -236,17 +292,6 @@ pub(super) fn hex(bytes: &[u8]) -> String {
         out
     })
 }
-
-/// Builds an event's members.
-macro_rules! members {
-    ($($name:literal: $value:expr),* $(,)?) => {{
-        #[allow(unused_mut)]
-        let mut members = serde_json::Map::new();
-        $(members.insert($name.to_string(), serde_json::Value::from($value));)*
-        members
-    }};
-}
-pub(super) use members;
 
 #[cfg(test)]
 mod tests {
@@ -266,7 +311,7 @@ mod tests {
         let (events, recent) = Events::open(&store, dir.path()).unwrap();
         assert!(recent.is_empty());
         events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 10}).unwrap();
-        events.write_checkpoint(&store, &events.position()).unwrap();
+        events.write_checkpoint(&store, &events.position(0)).unwrap();
         events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 25}).unwrap();
         let head = events.head();
 

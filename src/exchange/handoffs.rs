@@ -5,11 +5,11 @@
 //! any number of mounts.
 
 use super::drafts::Drafts;
-use super::events::members;
+use super::events::{Event, members};
 use super::replay::{ReplayIndex, ShortId, short};
 use super::{Actor, Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
 use crate::rules::handoff::{
-    Parties, Transition, check_move, check_publish, is_final_name, refuse_operation,
+    Parties, REASON, Transition, check_move, check_name, check_publish, is_final_name, refuse_operation,
 };
 use crate::rules::{Refusal, Rule};
 use crate::wire::handoff::{Handoff, HandoffError};
@@ -17,7 +17,7 @@ use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -125,6 +125,12 @@ impl Book {
         Ok(keys)
     }
 
+    /// Writes the index of used ids; returns how many it holds, and its file.
+    pub(super) fn flush_used(&mut self) -> io::Result<(u64, Arc<File>)> {
+        self.used.flush()?;
+        Ok((self.used.len() as u64, self.used.file()))
+    }
+
     fn mark_used(&mut self, keys: [ShortId; 3]) {
         for key in keys {
             let count = self.used.len() as u64 + 1;
@@ -138,9 +144,15 @@ impl Book {
 impl Handoffs {
     /// Reads the four directories. Pending and claimed handoffs that were never published through the
     /// exchange (their content is unknown and their HMAC does not verify) stay invisible.
-    pub(super) fn load(exchange: &Exchange) -> io::Result<Self> {
+    ///
+    /// Ended handoffs are read for their ids only where the index may lack them: the ones that the
+    /// events since the checkpoint tell of, or all if the index holds less than it did then.
+    pub(super) fn load(exchange: &Exchange, recent: &[Event]) -> io::Result<Self> {
         let index = exchange.layout.index().join("handoffs.ids");
-        let rebuild = !index.exists();
+        let ended: HashSet<String> = recent
+            .iter()
+            .filter_map(|event| Some(format!("{}/{}", event.text("to_dir")?, event.text("to_name")?)))
+            .collect();
         let mut book = Book {
             next: 0,
             published: HashMap::new(),
@@ -149,12 +161,17 @@ impl Handoffs {
             used: ReplayIndex::open(&index, u64::MAX)?,
             drafts: Drafts::default(),
         };
+        let held = book.used.len() as u64;
+        let rebuild = exchange.events.checkpointed_handoff_ids().is_none_or(|before| held < before);
         for state in State::ALL {
             let live = matches!(state, State::Pending | State::Claimed);
             for name in exchange.store.list(state.dir())? {
                 let path = format!("{}/{name}", state.dir());
                 let mut about = None;
-                if is_final_name(&name) && !name.ends_with(".reason.json") && (live || rebuild) {
+                if is_final_name(&name)
+                    && !name.ends_with(REASON)
+                    && (live || rebuild || ended.contains(&path))
+                {
                     match Handoff::parse(&exchange.store.read(&path)?) {
                         Ok(handoff) => {
                             let keys = Book::keys(&handoff);
@@ -310,13 +327,15 @@ impl Exchange {
 
     /// Verifies a draft's bytes and publishes them as handoff/`name`. The node stays the same.
     pub(super) fn publish(&self, actor: &Actor, node: HandoffNode, bytes: &[u8], name: &str) -> Outcome<()> {
+        check_name(State::Pending, name)?;
         let handoff = Handoff::parse(bytes).map_err(Refusal::from)?;
         check_publish(actor, self.may_relay(actor), &handoff.from)?;
         self.verify_handoff(&handoff)?;
         handoff.check_expiry(self.now()).map_err(Refusal::from)?;
         let staged = self.stage(handoff, bytes)?;
         let published = self.publish_staged(actor, node, &staged, name);
-        if published.is_err() {
+        // While the chain has it as published, the next start must find it and finish.
+        if published.is_err() && !self.events.owes_an_undo() {
             let _ = self.store.remove(&staged.path);
         }
         self.make_events_durable(published?)?;
@@ -410,7 +429,7 @@ impl Exchange {
     pub fn count_handoffs(&self) -> [(State, usize); 4] {
         let book = self.handoffs().book.lock();
         State::ALL.map(|state| {
-            (state, book.names[state as usize].keys().filter(|name| !name.ends_with(".reason.json")).count())
+            (state, book.names[state as usize].keys().filter(|name| !name.ends_with(REASON)).count())
         })
     }
 
@@ -458,6 +477,9 @@ impl Exchange {
                 format!("{to_name} is no name for a handoff: it must end in .json and not be hidden.");
             return Err(Refusal::new(Rule::Transition, advice).into());
         }
+        if let Some(state) = to {
+            check_name(state, to_name)?;
+        }
         let free;
         let to_name = match to {
             Some(_) => to_name,
@@ -502,7 +524,7 @@ impl Exchange {
             return Err(Refusal::new(Rule::Replay, format!("{to_path} exists. Choose another name.")).into());
         }
         let handoff_id = about.as_ref().map_or("", |a| a.handoff_id.as_str());
-        let reason_name = format!("{to_name}.reason.json");
+        let reason_name = format!("{to_name}{REASON}");
         if to_state == State::Rejected {
             let reason = serde_json::json!({
                 "handoff_id": handoff_id, "reason": transition.event(), "by": by, "at": now.to_string(),
@@ -536,9 +558,8 @@ impl Exchange {
 
     /// Tells the chain that the move in its last event did not happen.
     fn undo(&self, at: &str, back_at: &str) {
-        let members = members! {"at": at, "back_at": back_at};
-        if let Err(error) = self.events.append(self.now(), "undone", &members) {
-            tracing::error!(at, %error, "a failed move could not be noted; the next start finishes it");
+        if let Err(error) = self.events.undo(self.now(), at, back_at) {
+            tracing::error!(at, %error, "a failed move could not be noted; it will be before anything else is");
         }
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use crate::rules::append::LogName;
 
-/// Longest incomplete object that a descriptor may hold, in bytes; TRUSTED agents have no body limit.
+/// Longest incomplete object that a descriptor may hold, in bytes; TRUSTED agents have no limit of their own.
 const MAX_PENDING: usize = 16 * 1024 * 1024;
 /// From this many objects in one write on, signatures are checked on several cores.
 const PARALLEL_FROM: usize = 8;
@@ -220,6 +220,7 @@ impl Exchange {
         let id = message.id;
         let (now, config) = (self.now(), &self.config);
         let check = |message: &Message, tier| {
+            rules::append::check_line(streamed.line.len(), tier, config.max_body_bytes)?;
             rules::append::check_limits(message, tier, now, config.clock_skew_seconds, config.max_body_bytes)
         };
         if !message.is_signed() && config.allow_unsigned_from.contains(&message.from) {
@@ -229,6 +230,17 @@ impl Exchange {
             check(verified.message(), verified.tier())?;
         }
         Ok(Admitted { line: streamed.line, id: short(&id) })
+    }
+
+    /// Rule `size`, as soon as an incomplete object breaks it: what is parsed of it takes many times its
+    /// bytes of memory. Who may relay may be writing for a TRUSTED agent.
+    fn check_pending(&self, actor: &Actor, pending: usize) -> Result<(), Refusal> {
+        let Actor::Agent(agent) = actor else { return Ok(()) };
+        if self.may_relay(actor) {
+            return Ok(());
+        }
+        let tier = self.trust().agents.get(agent).map_or(Tier::Untrusted, |entry| entry.tier);
+        rules::append::check_line(pending, tier, self.config.max_body_bytes)
     }
 
     fn admit_all(
@@ -268,12 +280,6 @@ impl Exchange {
             Ok(all)
         })
     }
-
-    /// Judges one line found on disk without an event (after a crash), as recovery does.
-    pub(super) fn judge_found(&self, log: &LogName, line: &[u8]) -> Result<ShortId, Refusal> {
-        let streamed = one_object(line)?;
-        self.admit(log, &Actor::Operator, streamed).map(|admitted| admitted.id)
-    }
 }
 
 impl Log {
@@ -289,6 +295,8 @@ impl Log {
         let sha256 = Sha256::digest(&block).into();
         let mut seen = HashSet::new();
         let mut tail = self.tail.lock();
+        // Before replay: of a line that may be lost nobody is told that it was delivered.
+        self.commit.check()?;
         if let Some(at) = admitted.iter().position(|a| tail.ids.contains(&a.id) || !seen.insert(a.id)) {
             let advice = format!(
                 "{} already holds this message{}. It was delivered; don't send it again. \
@@ -387,6 +395,7 @@ impl LogWriter {
             drop(stream);
             return Err(self.refuse(caller, "write", data, refusal));
         }
+        let actor = exchange.actor(caller);
         let before = stream.objects.pending().to_vec();
         let split = stream.objects.push(data).map_err(Refusal::from).and_then(|objects| {
             if stream.objects.pending().len() > MAX_PENDING {
@@ -394,12 +403,12 @@ impl LogWriter {
                     format!("An object of more than {MAX_PENDING} bytes. Put the content in a file.");
                 return Err(Refusal::new(Rule::Size, advice));
             }
+            exchange.check_pending(&actor, stream.objects.pending().len())?;
             Ok(objects)
         });
         stream.last_write_end = Some(offset + data.len() as u64);
         // The rest is decided without the descriptor's lock: another thread may write meanwhile.
         drop(stream);
-        let actor = exchange.actor(caller);
         let outcome = split.and_then(|objects| exchange.admit_all(&log.name, &actor, objects));
         let appended = match outcome {
             Ok(admitted) if admitted.is_empty() => return Ok(data.len()),

@@ -16,7 +16,7 @@ mod commit;
 mod credential_ops;
 mod drafts;
 mod events;
-mod open;
+pub mod open;
 mod refusals;
 mod replay;
 
@@ -26,7 +26,7 @@ use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -208,6 +208,8 @@ pub struct Exchange {
     config: config::Config,
     store: Arc<dyn Store>,
     trust: RwLock<Arc<TrustList>>,
+    /// Held while a trust list is merged and written, so that nobody who only reads it waits for the disk.
+    importing: Mutex<()>,
     secrets: RwLock<HashMap<(AgentName, AgentName), PairSecret>>,
     events: events::Events,
     refusals: refusals::RefusalBook,
@@ -376,10 +378,12 @@ impl Exchange {
             log.flush(self)?;
         }
         // Under the book's lock no handoff is between its event and its rename.
-        let position = {
-            let _book = self.handoffs().book.lock();
-            self.events.position()
+        let (position, handoff_ids) = {
+            let mut book = self.handoffs().book.lock();
+            let (count, file) = book.flush_used()?;
+            (self.events.position(count), file)
         };
+        handoff_ids.sync_data()?;
         for state in handoffs::State::ALL {
             self.store.sync_dir(state.dir())?;
         }
@@ -408,10 +412,15 @@ impl files::Office for Exchange {
         self.refuse(caller, attempt, refusal)
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
-        self.refusals.keep(self.now(), "removed", bytes)
+        self.refusals.keep_durably(self.now(), "removed", bytes)
     }
-    fn event(&self, event: &'static str, members: serde_json::Map<String, serde_json::Value>) {
-        self.event(event, members);
+    fn event(
+        &self,
+        event: &'static str,
+        members: serde_json::Map<String, serde_json::Value>,
+    ) -> io::Result<()> {
+        let end = self.events.append(self.now(), event, &members)?;
+        self.make_events_durable(end)
     }
 }
 

@@ -5,13 +5,14 @@ use super::handoffs::Handoffs;
 use super::layout::Layout;
 use super::logs::{LogName, Logs};
 use super::refusals::RefusalBook;
+use super::verify::lines::check_line;
 use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
 use crate::wire::trust::TrustList;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -50,9 +51,19 @@ impl Exchange {
         let layout = Layout::new(&root);
         let config = read_config(&layout)?;
         let local = LocalStore::new(&root);
+        check_private(&layout)?;
         for (path, mode) in DIRECTORIES {
-            local.make_dir(path, *mode).map_err(|error| OpenError::Io { file: root.join(path), error })?;
+            local.make_dir(path, *mode).map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => OpenError::Damaged {
+                    file: root.join(path),
+                    problem: "is no directory".into(),
+                    mend: "move it aside and restore the directory from a backup; one that held nothing is made anew"
+                        .into(),
+                },
+                _ => OpenError::Io { file: root.join(path), error },
+            })?;
         }
+        check_files(&layout, &config)?;
         let lock = take_lock(&layout)?;
         let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
         let meta = root.metadata().map_err(io_at(root.clone()))?;
@@ -68,6 +79,7 @@ impl Exchange {
             config,
             store: Arc::new(local),
             trust: RwLock::new(Arc::new(trust)),
+            importing: Mutex::new(()),
             secrets: RwLock::new(secrets),
             events,
             refusals,
@@ -84,11 +96,11 @@ impl Exchange {
             _lock: lock,
         });
         exchange.recover_logs()?;
-        let handoffs = Handoffs::load(&exchange).map_err(io_at(root.clone()))?;
+        let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
         let credentials = layout.tree("credentials");
-        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office))
+        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office), &recent)
             .map_err(io_at(credentials.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
@@ -147,8 +159,13 @@ impl Exchange {
         bytes.read_exact_at(&mut tail, covered)?;
         let mut known = self.index_up_to(name, &*bytes, covered)?;
         let (mut kept, mut lost, mut lines) = (Vec::new(), Vec::new(), 0);
+        let history = self.trust().as_history();
         for line in tail.split_inclusive(|&b| b == b'\n') {
-            let id = line.strip_suffix(b"\n").and_then(|text| self.judge_found(name, text).ok());
+            // As verify judges, not as an append is judged: a line may have been acknowledged before a
+            // crash, and neither the clock nor a key retired since may take it away.
+            let id = line
+                .strip_suffix(b"\n")
+                .and_then(|text| check_line(&self.config, &history, name.only_writer(), text).ok());
             match id.filter(|id| !known.contains(id)) {
                 Some(id) => {
                     kept.extend_from_slice(line);
@@ -159,14 +176,21 @@ impl Exchange {
             }
         }
         known.flush()?;
+        // Before anything tells of these lines they are on disk, also where an earlier sync had failed
+        // and the kernel takes their pages for clean.
+        let only_torn = tail.starts_with(&kept);
+        if only_torn {
+            bytes.rewrite_at(covered, &kept)?;
+            bytes.sync()?;
+        }
         if !lost.is_empty() {
             // A torn tail is simply cut. Where something else stood between good lines, they move up, and
             // the whole tail is kept in case of a second crash right here.
-            let only_torn = tail.starts_with(&kept);
-            let quarantine = self.refusals.keep(self.now(), "torn", if only_torn { &lost } else { &tail })?;
+            let quarantine =
+                self.refusals.keep_durably(self.now(), "torn", if only_torn { &lost } else { &tail })?;
             tracing::warn!(path, bytes = lost.len(), quarantine, "a torn or unverifiable tail was taken out");
             if !only_torn {
-                bytes.append_at(covered, &kept)?;
+                bytes.rewrite_at(covered, &kept)?;
             }
             bytes.cut(covered + kept.len() as u64)?;
             self.events.append(
@@ -198,8 +222,15 @@ impl Exchange {
                 let operator = Caller { uid: self.owner_uid, gid: self.owner_gid, pid: 0, bound: None };
                 let advice = "The daemon stopped before this handoff was published. Publish it again.";
                 let attempt = Attempt { operation: "publish", path: "handoff/", bytes: &bytes };
-                let _ = self.refuse(&operator, attempt, Refusal::new(Rule::Partial, advice));
-                let _ = self.store.remove(&path);
+                let refusal = Refusal::new(Rule::Partial, advice);
+                match self.refusals.record(self.now(), &self.actor(&operator), &operator, &attempt, &refusal)
+                {
+                    Ok(()) => drop(self.store.remove(&path)),
+                    // The next start finds it again.
+                    Err(error) => {
+                        tracing::warn!(path, %error, "an unpublished handoff could not be put aside")
+                    }
+                }
             }
         }
     }
@@ -236,18 +267,69 @@ fn finish_moves(store: &dyn Store, recent: &[Event]) {
             _ => {}
         }
     }
-    for (place, earlier) in places {
-        if store.stat(&place).is_ok() {
+    for (place, earlier) in &places {
+        if store.stat(place).is_ok() {
             continue;
         }
-        let Some(found) = earlier.iter().rev().find(|path| store.stat(path).is_ok()) else { continue };
-        match store.rename_new(found, &place) {
+        // A name that another handoff has taken since is that one's: it stays.
+        let free = |path: &&String| !places.contains_key(*path) && store.stat(path).is_ok();
+        let Some(found) = earlier.iter().rev().find(free) else { continue };
+        match store.rename_new(found, place) {
             Ok(()) => tracing::info!(from = found, to = place, "finished a move that a crash interrupted"),
             Err(error) => {
                 tracing::warn!(from = found, to = place, %error, "an interrupted move is not finished")
             }
         }
     }
+}
+
+/// private/ holds what nothing else does, so it is never made anew behind an operator's back.
+///
+/// # Errors
+/// [`OpenError::Damaged`] where it is gone.
+pub fn check_private(layout: &Layout) -> Result<(), OpenError> {
+    if !layout.config().exists() || layout.private().is_dir() {
+        return Ok(());
+    }
+    Err(OpenError::Damaged {
+        file: layout.private(),
+        problem: "is gone, and with it the keys, the secrets and what was refused".into(),
+        mend: format!(
+            "restore it from a backup; or mkdir -m 700 {} and import every key (baton key import) and secret \
+             (baton secret import) again",
+            layout.private().display()
+        ),
+    })
+}
+
+/// What must be a regular file, and a profile's folder, is one or is not there: a pipe or a link in its
+/// place would be served as if it were.
+fn check_files(layout: &Layout, config: &Config) -> Result<(), OpenError> {
+    let wrong = |file: std::path::PathBuf, what: &str| OpenError::Damaged {
+        problem: format!("is no {what}"),
+        mend: "move it aside, and restore what belongs here from a backup".into(),
+        file,
+    };
+    let kind = |file: &Path| std::fs::symlink_metadata(file).ok().map(|meta| meta.file_type());
+    let agents = config.agents.keys();
+    let bilateral = agents.clone().flat_map(|from| {
+        let others = agents.clone().filter(move |to| *to != from);
+        others.map(move |to| LogName::Bilateral { from: from.clone(), to: to.clone() })
+    });
+    let logs = agents.clone().cloned().map(LogName::Inbox).chain([LogName::Decisions, LogName::Incidents]);
+    let logs = logs.chain(bilateral).map(|log| layout.tree(&log.path()));
+    for file in logs.chain([layout.events(), layout.trust()]) {
+        if kind(&file).is_some_and(|kind| !kind.is_file()) {
+            return Err(wrong(file, "regular file"));
+        }
+    }
+    for profile in config.credentials.keys() {
+        let folder = layout.tree("credentials").join(profile);
+        if kind(&folder).is_some_and(|kind| !kind.is_dir()) {
+            return Err(wrong(folder, "directory"));
+        }
+    }
+    Ok(())
 }
 
 fn read_config(layout: &Layout) -> Result<Config, OpenError> {
@@ -269,7 +351,7 @@ fn read_trust(layout: &Layout) -> Result<TrustList, OpenError> {
     let text = std::fs::read(&file).map_err(|error| OpenError::Damaged {
         file: file.clone(),
         problem: error.to_string(),
-        mend: "restore trust.json from a backup, or write one and baton trust import it".into(),
+        mend: "restore it from a backup, or put the list that you would import in its place".into(),
     })?;
     TrustList::parse(&text).map_err(|error| OpenError::Damaged {
         file,
@@ -286,7 +368,10 @@ fn check_keys(layout: &Layout, config: &Config) -> Result<(), OpenError> {
             SigningKey::from_file_text(&bytes).map_err(|error| OpenError::Damaged {
                 file,
                 problem: format!("is no signing key: {error}"),
-                mend: format!("import {agent}'s key again: baton key import --as {agent} FILE"),
+                mend: format!(
+                    "restore it from a backup; or rm {} and import {agent}'s key: baton key import --as {agent} FILE",
+                    layout.key(agent).display()
+                ),
             })?;
         }
     }
@@ -306,9 +391,12 @@ fn read_secrets(
                 let secret = PairSecret::from_file_bytes(&bytes);
                 if secret.as_bytes().is_empty() {
                     return Err(OpenError::Damaged {
-                        file,
                         problem: "is empty".into(),
-                        mend: format!("import it again: baton secret import --pair {a},{b} FILE"),
+                        mend: format!(
+                            "restore it from a backup; or rm {} and import it: baton secret import --pair {a},{b} FILE",
+                            file.display()
+                        ),
+                        file,
                     });
                 }
                 secrets.insert(((*a).clone(), (*b).clone()), secret);

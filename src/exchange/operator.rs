@@ -82,15 +82,15 @@ impl Exchange {
     }
 
     fn merge_trust(&self, other: &TrustList) -> Result<serde_json::Value, String> {
-        let mut current = self.trust.write();
-        let mut merged = TrustList::clone(&current);
+        let _alone = self.importing.lock();
+        let mut merged = TrustList::clone(&self.trust());
         let changes = merged.merge(other);
         if !changes.is_empty() {
             self.store
                 .replace("trust.json", merged.to_json().as_bytes(), 0o644)
                 .map_err(|e| format!("trust.json could not be written: {e}"))?;
             self.event("trust-changed", members! {"changes": changes.clone()});
-            *current = Arc::new(merged);
+            *self.trust.write() = Arc::new(merged);
         }
         Ok(serde_json::json!({ "changes": changes }))
     }
@@ -114,11 +114,16 @@ impl Exchange {
             return Err("the secret is empty".into());
         }
         let pair = if a < b { (a, b) } else { (b, a) };
+        let names = format!("{},{}", pair.0, pair.1);
+        // First the event: without it, every handoff verified with the old secret would look forged.
+        let end = self
+            .events
+            .append(self.now(), "secret-imported", &members! {"pair": names.as_str()})
+            .and_then(|end| self.make_events_durable(end));
+        end.map_err(|e| format!("events.jsonl could not be written, so the secret was not taken: {e}"))?;
         // As the file had it: reading strips the one newline again, and must strip it only once.
         self.write_private(&self.layout.secret(&pair.0, &pair.1), &bytes)?;
-        let names = format!("{},{}", pair.0, pair.1);
         self.secrets.write().insert(pair, secret);
-        self.event("secret-imported", members! {"pair": names.as_str()});
         Ok(serde_json::json!({ "pair": names }))
     }
 

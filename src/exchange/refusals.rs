@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +22,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) struct RefusalBook {
     root: PathBuf,
     files: Mutex<HashMap<String, Arc<File>>>,
+    /// Held while a line is written, so that what a full disk took of one can be cut again.
+    writing: Mutex<()>,
     next: AtomicU64,
 }
 
@@ -46,13 +48,18 @@ impl RefusalBook {
         for dir in ["private/refusals/agents", "private/refusals/uids", "private/quarantine"] {
             store.make_dir(dir, 0o700)?;
         }
-        Ok(RefusalBook { root: root.into(), files: Mutex::default(), next: AtomicU64::new(0) })
+        Ok(RefusalBook {
+            root: root.into(),
+            files: Mutex::default(),
+            writing: Mutex::default(),
+            next: AtomicU64::new(0),
+        })
     }
 
-    /// Records one refusal and keeps its bytes.
+    /// Records one refusal and keeps its bytes. Where they can't be kept, the record says so.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's; the bytes, or the record, are then not kept.
     pub fn record(
         &self,
         now: Timestamp,
@@ -61,10 +68,14 @@ impl RefusalBook {
         attempt: &Attempt<'_>,
         refusal: &Refusal,
     ) -> io::Result<()> {
-        let quarantine = if attempt.bytes.is_empty() {
-            None
+        let kept = if attempt.bytes.is_empty() {
+            Ok(None)
         } else {
-            Some(self.keep(now, refusal.rule.name(), attempt.bytes)?)
+            self.keep(now, refusal.rule.name(), attempt.bytes).map(Some)
+        };
+        let advice = match &kept {
+            Ok(_) => refusal.advice.clone(),
+            Err(error) => format!("{} The bytes could not be kept: {error}.", refusal.advice),
         };
         let entry = Entry {
             time: now.to_string(),
@@ -79,17 +90,25 @@ impl RefusalBook {
             errno: refusal.rule.errno(),
             errno_name: refusal.rule.errno_name(),
             rule: refusal.rule.name(),
-            advice: &refusal.advice,
-            quarantine,
+            advice: &advice,
+            quarantine: kept.as_ref().ok().cloned().flatten(),
         };
         let mut line = serde_json::to_vec(&entry).map_err(io::Error::other)?;
         line.push(b'\n');
-        // One write each with O_APPEND: lines never interleave, without a lock across the I/O.
-        (&*self.file("all.jsonl")?).write_all(&line)?;
+        self.write("all.jsonl", &line)?;
         if let Some(own) = own_file(actor) {
-            (&*self.file(&own)?).write_all(&line)?;
+            self.write(&own, &line)?;
         }
-        Ok(())
+        kept.map(drop)
+    }
+
+    fn write(&self, name: &str, line: &[u8]) -> io::Result<()> {
+        let file = self.file(name)?;
+        let _one = self.writing.lock();
+        let end = file.metadata()?.len();
+        (&*file).write_all(line).inspect_err(|_| {
+            let _ = file.set_len(end);
+        })
     }
 
     /// Keeps bytes that no rule lets in; returns their path relative to the exchange's folder.
@@ -97,9 +116,21 @@ impl RefusalBook {
     /// # Errors
     /// The disk's.
     pub fn keep(&self, now: Timestamp, why: &str, bytes: &[u8]) -> io::Result<String> {
+        self.keep_as(now, why, bytes, false)
+    }
+
+    /// The same, and on disk when it returns: for bytes that are then taken away elsewhere.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep_durably(&self, now: Timestamp, why: &str, bytes: &[u8]) -> io::Result<String> {
+        self.keep_as(now, why, bytes, true)
+    }
+
+    fn keep_as(&self, now: Timestamp, why: &str, bytes: &[u8], durable: bool) -> io::Result<String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = format!("private/quarantine/{}-{}-{number}-{why}", now.0, std::process::id());
-        LocalStore::new(&self.root).create(&path, bytes, 0o600, false)?;
+        LocalStore::new(&self.root).create(&path, bytes, 0o600, durable)?;
         Ok(path)
     }
 
@@ -118,9 +149,25 @@ impl RefusalBook {
         }
         let path = self.root.join("private/refusals").join(name);
         let file = Arc::new(OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?);
+        end_last_line(&file)?;
         files.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
     }
+}
+
+/// A kill in the middle of a write leaves half a line, which must not swallow the next one.
+fn end_last_line(file: &File) -> io::Result<()> {
+    let len = file.metadata()?.len();
+    let mut end = len;
+    let mut byte = [b'\n'];
+    while end > 0 {
+        file.read_exact_at(&mut byte, end - 1)?;
+        if byte == *b"\n" {
+            break;
+        }
+        end -= 1;
+    }
+    if end < len { file.set_len(end) } else { Ok(()) }
 }
 
 fn own_file(actor: &Actor) -> Option<String> {

@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 /// A shortened id. 128 bits of a sha256: only its own author could find two that collide.
 pub(super) type ShortId = [u8; 16];
@@ -28,7 +29,7 @@ const FLUSH_AT: usize = 256 * RECORD;
 /// The ids of one log.
 pub(super) struct ReplayIndex {
     ids: HashSet<ShortId>,
-    file: File,
+    file: Arc<File>,
     written: u64,
     unwritten: Vec<u8>,
     check: [u8; 8],
@@ -47,7 +48,7 @@ impl ReplayIndex {
         let bytes = std::fs::read(path)?;
         let mut index = ReplayIndex {
             ids: HashSet::with_capacity(bytes.len() / RECORD),
-            file,
+            file: Arc::new(file),
             written: 0,
             unwritten: Vec::new(),
             check: [0; 8],
@@ -99,6 +100,11 @@ impl ReplayIndex {
     /// Whether the log holds it.
     pub fn contains(&self, id: &ShortId) -> bool {
         self.ids.contains(id)
+    }
+
+    /// The open file, to make what was flushed durable.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 
     /// How many ids are known.

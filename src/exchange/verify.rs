@@ -7,14 +7,14 @@
 mod chain;
 mod credentials;
 mod handoffs;
-mod lines;
+pub(super) mod lines;
 mod logs;
 mod private;
 
 use super::OpenError;
 use super::config::Config;
 use super::layout::Layout;
-use crate::wire::trust::{Tier, TrustList};
+use crate::wire::trust::TrustList;
 use chain::Chain;
 use serde::Serialize;
 use std::path::Path;
@@ -99,8 +99,7 @@ impl Faults {
 struct Setting<'a> {
     layout: &'a Layout,
     config: &'a Config,
-    /// The trust list in force, but with every key active and every tier high enough: what was right when it was written
-    /// stays right.
+    /// See [`TrustList::as_history`].
     history: TrustList,
     live: bool,
 }
@@ -133,7 +132,7 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
     let trust = private::check_trust(layout, &mut faults);
     private::check_modes(layout, &mut faults);
     private::check_keys(layout, &trust, &mut faults);
-    let setting = Setting { layout, config: &config, history: history(&trust), live };
+    let setting = Setting { layout, config: &config, history: trust.as_history(), live };
 
     let mut chain = Chain::default();
     chain.read_on(layout, live, &mut faults);
@@ -160,15 +159,6 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
     counts.events = chain.count();
     faults.0.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     Report { faults: faults.0, counts, head: chain.head(), live }
-}
-
-fn history(trust: &TrustList) -> TrustList {
-    let mut history = trust.clone();
-    for entry in history.agents.values_mut() {
-        entry.tier = Tier::Trusted;
-        entry.keys.iter_mut().for_each(|key| key.active = true);
-    }
-    history
 }
 
 /// Whether a daemon holds the exchange's lock.

@@ -4,6 +4,7 @@
 //! after it, so that nothing is held while the kernel is told.
 
 use super::attr::{attr_ttl, entry_ttl, file_attr, file_type};
+use super::crowd::Crowd;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
 use super::names::Change;
@@ -26,6 +27,7 @@ pub(super) struct Mounted {
     /// The agent that everybody who comes through this mount is.
     pub(super) bound: Option<AgentName>,
     pub(super) inodes: Inodes,
+    pub(super) crowd: Crowd,
     pub(super) handles: Handles,
     pub(super) backings: Backings,
     /// Before the handshake: whether to ask for passthrough. After: whether files are passed through.

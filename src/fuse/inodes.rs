@@ -120,8 +120,8 @@ impl Inodes {
     }
 
     /// Counts the reference that a lookup, create, mkdir, symlink or link gave the kernel. `volatile`: found in a
-    /// directory whose names the kernel may not keep.
-    pub(super) fn count(&self, node: &Node, volatile: bool) {
+    /// directory whose names the kernel may not keep. Says whether it is the first that the kernel has of a file.
+    pub(super) fn count(&self, node: &Node, volatile: bool) -> bool {
         if let Node::File { id, .. } = node
             && *id != self.credentials
         {
@@ -129,7 +129,9 @@ impl Inodes {
             let held = references.entry(*id).or_default();
             held.count += 1;
             held.volatile = volatile;
+            return held.count == 1;
         }
+        false
     }
 
     /// Whether an ordinary file was last found in a directory whose names the kernel may not keep.

@@ -133,7 +133,7 @@ impl Mounted {
             Node::File { id, .. } => {
                 let (entry, open) = self.exchange.files().create(caller, *id, name, mode, flags)?;
                 let node = Node::File { id: entry.id, aliased: false };
-                self.count(&parent, &node);
+                self.count(&parent, name, &node, &entry.attr);
                 return Ok((parent, node, entry.attr, Opened::file(open)));
             }
             Node::Dir { dir: Dir::State(state), .. } => {

@@ -1,6 +1,7 @@
 //! The FUSE adapter: turns kernel callbacks into calls on an [`Exchange`](crate::exchange::Exchange). It holds no rules.
 //!
-//! Read it upwards: [`tree`] says which names there are, `inodes` numbers them, `handles` remembers what is open,
+//! Read it upwards: [`tree`] says which names there are, `inodes` numbers them, `handles` remembers what is open, `crowd`
+//! has the kernel forget,
 //! `names` and `io` carry out the callbacks without knowing FUSE's replies, `adapter` replies, and [`mount`] puts it
 //! on a mountpoint.
 
@@ -9,6 +10,7 @@ pub mod tree;
 
 mod adapter;
 mod attr;
+mod crowd;
 mod fusermount;
 mod handles;
 mod inodes;

@@ -1,6 +1,7 @@
 //! Puts an exchange on a mountpoint and serves it from threads of its own.
 
 use super::adapter::Mounted;
+use super::crowd::Crowd;
 use super::fusermount;
 pub(crate) use super::fusermount::detach;
 use super::handles::{Backings, Handles};
@@ -90,10 +91,12 @@ pub fn mount(
             MountError::Fuse { mountpoint: spec.mountpoint.clone(), error }
         }
     };
+    let (crowd, too_many) = Crowd::new();
     let mounted = Mounted {
         exchange: exchange.clone(),
         bound: spec.bound.clone(),
         inodes: Inodes::new(exchange.files().root()),
+        crowd,
         handles: Handles::default(),
         backings: Backings::default(),
         passthrough: passthrough.clone(),
@@ -110,6 +113,11 @@ pub fn mount(
     let session = attach(exchange.dir(), spec, mounted, config, allow_other).map_err(failed)?;
     if passthrough.load(Ordering::Relaxed) {
         passthrough.store(kernel_passes_through(&session, exchange.dir()), Ordering::Relaxed);
+    }
+    let notifier = session.notifier();
+    let forget = move || too_many.forget_by(&notifier);
+    if let Err(error) = std::thread::Builder::new().name("forget".into()).spawn(forget) {
+        tracing::warn!(%error, "the kernel may come to know more files than this process may open");
     }
     let serve = move || {
         if let Err(error) = session.run() {

@@ -18,6 +18,10 @@ use std::time::SystemTime;
 const RENAME_EXCHANGE: u32 = libc::RENAME_EXCHANGE;
 #[cfg(not(target_os = "linux"))]
 const RENAME_EXCHANGE: u32 = 2;
+#[cfg(target_os = "linux")]
+const RENAME_NOREPLACE: u32 = libc::RENAME_NOREPLACE;
+#[cfg(not(target_os = "linux"))]
+const RENAME_NOREPLACE: u32 = 1;
 
 // libc's S_IFMT and S_IFREG, which are of another width on macOS than FUSE's modes.
 const FILE_TYPE: u32 = 0o170_000;
@@ -69,15 +73,8 @@ impl Mounted {
     pub(super) fn look_up(&self, caller: &Caller, parent: u64, name: &OsStr) -> Outcome<(Node, Node, Attr)> {
         let parent = self.node(parent)?;
         let (node, attr) = tree::lookup(&self.exchange, caller, &parent, name)?;
-        self.count(&parent, &node);
+        self.count(&parent, name, &node, &attr);
         Ok((parent, node, attr))
-    }
-
-    /// Counts a reference to a node that was found or made in `parent`.
-    pub(super) fn count(&self, parent: &Node, node: &Node) {
-        let volatile =
-            matches!(parent, Node::File { id, .. } if self.exchange.files().names_are_volatile(*id));
-        self.inodes.count(node, volatile);
     }
 
     pub(super) fn forget(&self, number: u64, count: u64) {
@@ -206,7 +203,7 @@ impl Mounted {
         };
         let entry = self.exchange.files().mkdir(caller, id, name, mode)?;
         let node = Node::File { id: entry.id, aliased };
-        self.count(&parent, &node);
+        self.count(&parent, name, &node, &entry.attr);
         Ok((parent, node, entry.attr))
     }
 
@@ -242,7 +239,7 @@ impl Mounted {
         };
         let entry = self.exchange.files().symlink(caller, id, name, target.as_os_str())?;
         let node = Node::File { id: entry.id, aliased: false };
-        self.count(&parent, &node);
+        self.count(&parent, name, &node, &entry.attr);
         Ok((parent, node, entry.attr))
     }
 
@@ -266,7 +263,7 @@ impl Mounted {
             (Node::File { id, .. }, Node::File { id: directory, .. }) => {
                 let entry = self.exchange.files().link(caller, *id, *directory, new_name)?;
                 let node = Node::File { id: entry.id, aliased: false };
-                self.count(&new_parent, &node);
+                self.count(&new_parent, new_name, &node, &entry.attr);
                 Ok((new_parent, node, entry.attr))
             }
             (Node::File { .. }, _) => Err(self.refuse_name(caller, &new_parent, new_name, "link")),
@@ -283,6 +280,10 @@ impl Mounted {
         new_name: &OsStr,
         flags: u32,
     ) -> Outcome<()> {
+        if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE) != 0 {
+            // RENAME_WHITEOUT would leave a device behind, which mknod(2) makes for nobody here.
+            return Err(Denied::os(libc::EINVAL));
+        }
         let parent = self.node(parent)?;
         let new_parent = self.node(new_parent)?;
         match (&parent, &new_parent) {

@@ -144,6 +144,26 @@ pub fn check_author(log: &LogName, actor: &Actor, may_relay: bool, from: &AgentN
     check_acts_for(actor, from, may_relay, &format!("append lines from {from} to {}", log.path()))
 }
 
+/// Longest line, as a multiple of the longest body: escapes make six bytes of one, and the other members are short.
+const LINE_PER_BODY: usize = 16;
+
+/// Rule `size` for a line, complete or not, that is certain to be of an author with `tier`.
+///
+/// # Errors
+/// EMSGSIZE `size` beyond 16 times `max_body_bytes`, unless the author is TRUSTED.
+pub fn check_line(line_bytes: usize, tier: Tier, max_body_bytes: usize) -> Result<(), Refusal> {
+    let limit = max_body_bytes.saturating_mul(LINE_PER_BODY);
+    if line_bytes > limit && tier < Tier::Trusted {
+        return Err(Refusal::new(
+            Rule::Size,
+            format!(
+                "A line has at most {limit} bytes. Put the content in a file, and its path and digest in refs."
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// Rules `clock-skew` and `size`, for a message whose author has `tier`.
 ///
 /// # Errors

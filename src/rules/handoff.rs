@@ -83,6 +83,30 @@ pub fn is_final_name(name: &str) -> bool {
     name.ends_with(".json") && !name.starts_with('.')
 }
 
+/// What the name of the file that says why a handoff was rejected adds to the handoff's own.
+pub const REASON: &str = ".reason.json";
+
+/// Longest name of a handoff that may still be rejected: beside it in rejected/ there must be room for
+/// [`REASON`], and for a number where the name is taken there, in the 255 bytes that a name may have.
+const MAX_NAME_BYTES: usize = 232;
+
+/// Rules `transition` and `size` for the name that a handoff gets in `state`.
+///
+/// # Errors
+/// EPERM `transition` for a reason file's name, EMSGSIZE `size` for a name that leaves no room for one.
+pub fn check_name(state: State, name: &str) -> Result<(), Refusal> {
+    if name.ends_with(REASON) {
+        let advice =
+            format!("Names that end in {REASON} say why a handoff was rejected. Choose another name.");
+        return Err(Refusal::new(Rule::Transition, advice));
+    }
+    if state != State::Archived && name.len() > MAX_NAME_BYTES {
+        let advice = format!("The name has {} bytes, a handoff's has at most {MAX_NAME_BYTES}.", name.len());
+        return Err(Refusal::new(Rule::Size, advice));
+    }
+    Ok(())
+}
+
 /// Rule `authority` for a new handoff: its sender, or who may carry it.
 ///
 /// # Errors
@@ -170,6 +194,20 @@ mod tests {
     }
     fn acting(name: &str) -> Actor {
         Actor::Agent(agent(name))
+    }
+    #[test]
+    fn a_handoff_s_name_leaves_room_for_the_reason_of_its_rejection() {
+        let longest = "x".repeat(MAX_NAME_BYTES);
+        assert!(check_name(State::Pending, &longest).is_ok());
+        assert!(longest.len() + ".99999".len() + REASON.len() <= 255);
+        for state in [State::Pending, State::Claimed, State::Rejected] {
+            let refusal = check_name(state, &format!("x{longest}")).unwrap_err();
+            assert_eq!(refusal.rule, Rule::Size);
+        }
+        assert!(check_name(State::Archived, &"x".repeat(255)).is_ok());
+        for state in State::ALL {
+            assert_eq!(check_name(state, "x.reason.json").unwrap_err().rule, Rule::Transition);
+        }
     }
     fn parties() -> Parties {
         Parties { from: agent("bob"), to: agent("alice"), expires_at: Timestamp(1_000_000) }

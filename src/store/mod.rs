@@ -47,6 +47,12 @@ pub trait LogBytes: Send + Sync {
     /// The disk's; the log is then as before.
     fn append_at(&self, end: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Writes over what is there. Only for repair: where it fails, what was there stays or is overwritten.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn rewrite_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
     /// Fills `buf` from `offset`.
     ///
     /// # Errors

@@ -1,16 +1,21 @@
 //! The rules, through a real mount, as programs meet them: what bash, Python and Node see, and what
 //! refusals.jsonl says about it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
 mod clients;
 mod credentials;
 mod daemon;
+mod faults;
 mod handoffs;
+mod hostile;
 mod identity;
 mod load;
 mod logs;
+mod readme;
 mod semantics;
 mod tricks;
 mod users;

@@ -25,9 +25,10 @@ struct FuseForEverybody {
 
 impl FuseForEverybody {
     fn new() -> Self {
-        let lock = File::create(std::env::temp_dir().join("baton-test-dev-fuse.lock")).unwrap();
+        // The device itself is the lock, for every test process on this machine.
+        let lock = File::open("/dev/fuse").expect("/dev/fuse is missing");
         rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        let was = fs::metadata("/dev/fuse").expect("/dev/fuse is missing").permissions();
+        let was = fs::metadata("/dev/fuse").unwrap().permissions();
         fs::set_permissions("/dev/fuse", Permissions::from_mode(0o666)).unwrap();
         FuseForEverybody { was, _one_at_a_time: lock }
     }

@@ -54,6 +54,16 @@ pub struct Payload {
     pub genuine: bool,
 }
 
+/// What a reader finds in the tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Content {
+    /// The lines of every log of [`LOGS`].
+    pub logs: BTreeMap<&'static str, Vec<String>>,
+    /// Path of each handoff and the number of its payload, sorted. A withdrawn handoff whose name was taken
+    /// in rejected/ stands as `rejected/?`: which other name it gets is the exchange's choice.
+    pub handoffs: Vec<(String, usize)>,
+}
+
 /// The tree.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
@@ -65,6 +75,16 @@ pub struct Model {
 }
 
 impl Model {
+    /// What a reader must find.
+    pub fn content(&self) -> Content {
+        let logs = LOGS.iter().map(|log| (*log, self.logs.get(log).cloned().unwrap_or_default())).collect();
+        let shown = |path: &String| if path.contains('?') { "rejected/?".to_owned() } else { path.clone() };
+        let mut handoffs: Vec<_> =
+            self.handoffs.iter().map(|(path, number)| (shown(path), *number)).collect();
+        handoffs.sort();
+        Content { logs, handoffs }
+    }
+
     /// An agent appends lines in one write.
     pub fn append(&mut self, agent: usize, log: &'static str, lines: &[Line]) -> Ending {
         if !may_append(agent, log) {

@@ -1,7 +1,7 @@
 //! The operations that are tried at random, and how the real tree carries them out.
 
 use crate::common::{Fixture, Mount};
-use crate::model::{AGENTS, Ending, LOGS, Line, Model, Payload, STATES};
+use crate::model::{AGENTS, Content, Ending, LOGS, Line, Model, Payload, STATES};
 use proptest::prelude::*;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -221,20 +221,13 @@ impl Real {
         }
     }
 
-    /// What the tree holds, in the model's terms: the logs' lines, and where each payload is.
-    pub fn content(
-        &self,
-        prepared: &Prepared,
-        viewer: usize,
-    ) -> (Vec<(&'static str, Vec<String>)>, Vec<(String, usize)>) {
+    /// What the tree holds, as one of the agents reads it.
+    pub fn content(&self, prepared: &Prepared, viewer: usize) -> Content {
         let mount = &self.mounts[viewer];
-        let logs = LOGS
-            .iter()
-            .map(|log| {
-                let text = fs::read_to_string(mount.at(log)).unwrap_or_default();
-                (*log, text.lines().map(str::to_owned).collect())
-            })
-            .collect();
+        let lines = |log: &str| -> Vec<String> {
+            fs::read_to_string(mount.at(log)).unwrap_or_default().lines().map(str::to_owned).collect()
+        };
+        let logs = LOGS.iter().map(|log| (*log, lines(log))).collect();
         let mut handoffs = Vec::new();
         for state in STATES {
             for name in mount.names(state) {
@@ -245,14 +238,13 @@ impl Real {
                 let number = prepared.payloads.iter().position(|p| p.text.trim_end() == text.trim_end());
                 let number =
                     number.unwrap_or_else(|| panic!("{state}/{name} holds what nobody wrote: {text}"));
-                // Where a withdrawn handoff's name was taken in rejected/, the exchange chose another.
-                let known = state != "rejected" || NAMES.contains(&name.as_str());
+                let chosen = state == "rejected" && !NAMES.contains(&name.as_str());
                 handoffs
-                    .push((if known { format!("{state}/{name}") } else { "rejected/?".to_owned() }, number));
+                    .push((if chosen { "rejected/?".to_owned() } else { format!("{state}/{name}") }, number));
             }
         }
         handoffs.sort();
-        (logs, handoffs)
+        Content { logs, handoffs }
     }
 }
 

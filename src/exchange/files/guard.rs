@@ -4,16 +4,17 @@ use super::access::Operation;
 use super::fd;
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
-use super::profile::{Accepted, Fault, Grounds, Live, Profile, read_up_to_limit};
+use super::profile::{
+    Accepted, Change, Fault, Grounds, Live, Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit,
+};
 use super::slot::SlotWriter;
 use super::{FileEntry, Files, OpenFile, Opened, SetAttr};
+use crate::exchange::events::members;
 use crate::exchange::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
-use crate::rules::credential::{self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName};
+use crate::rules::credential::{self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName, Verdict};
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::Credential;
 use crate::wire::time::Timestamp;
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
-use serde_json::{Map, Value};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -64,44 +65,6 @@ impl Files {
         )
     }
 
-    /// Records what was decided about a slot's bytes.
-    fn settle(
-        &self,
-        caller: &Caller,
-        operation: &'static str,
-        (profile, slot): (&Profile, &SlotName),
-        bytes: &[u8],
-        outcome: Result<Accepted, Fault>,
-    ) -> Outcome<()> {
-        match outcome {
-            Ok(accepted) => {
-                self.announce(&self.office()?.actor(caller), profile, slot, &accepted);
-                Ok(())
-            }
-            Err(Fault::Broke(refusal)) => {
-                let path = profile.slot_path(slot);
-                Err(self.refuse(caller, Attempt { operation, path: &path, bytes }, refusal))
-            }
-            Err(Fault::Io(e)) => Err(Denied::Io(e)),
-        }
-    }
-
-    /// The event of an accepted write.
-    pub(in crate::exchange) fn announce(
-        &self,
-        by: &Actor,
-        profile: &Profile,
-        slot: &SlotName,
-        accepted: &Accepted,
-    ) {
-        let event = match accepted.verdict {
-            Some(credential::Verdict::Unchanged) if !accepted.changed => return,
-            Some(verdict) => verdict.event(),
-            None => "credential-adopted",
-        };
-        self.slot_event(event, profile, slot, by, Some(&accepted.credential), None);
-    }
-
     /// Puts bytes into a slot because the operator says that they belong there.
     pub(in crate::exchange) fn adopt(
         &self,
@@ -109,36 +72,56 @@ impl Files {
         slot: &SlotName,
         bytes: &[u8],
     ) -> Result<Accepted, Fault> {
-        let now = self.office().map_err(|_| io::Error::from_raw_os_error(libc::EIO))?.now();
+        let now = self.office_io()?.now();
         let dir = profile.dir.metadata()?;
         let owner = self.as_root.then_some((dir.uid(), dir.gid()));
-        profile.submit(slot, bytes, Grounds::Adopted, owner, false, now)
+        let note = |change: &Change<'_>| self.note(&Actor::Operator, profile, change);
+        profile.submit(slot, bytes, Grounds::Adopted, owner, false, now, &note)
     }
 
-    /// Records an event about a slot: never a token, never a whole hash.
-    pub(in crate::exchange) fn slot_event(
+    /// Writes a change's event, on disk where that was asked for: never a token, never a whole hash.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(in crate::exchange) fn note(
         &self,
-        event: &'static str,
-        profile: &Profile,
-        slot: &SlotName,
         by: &Actor,
-        credential: Option<&Credential>,
-        quarantine: Option<String>,
-    ) {
-        let Ok(office) = self.office() else { return };
-        let mut fields = Map::new();
-        fields.insert("profile".to_owned(), Value::String(profile.name.clone()));
-        fields.insert("slot".to_owned(), Value::String(slot.to_string()));
-        fields.insert("by".to_owned(), Value::String(by.to_string()));
+        profile: &Profile,
+        change: &Change<'_>,
+    ) -> io::Result<()> {
+        let (event, slot, credential) = match change {
+            Change::Enters { slot, verdict, credential, .. } => {
+                (verdict.map_or("credential-adopted", Verdict::event), *slot, Some(*credential))
+            }
+            Change::Goes { slot, credential, .. } | Change::Stays { slot, credential: credential @ None } => {
+                (REMOVED, *slot, *credential)
+            }
+            Change::Stays { slot, credential } => ("credential-kept", *slot, *credential),
+            Change::Selects { slot, credential } => (SWITCHED, *slot, Some(*credential)),
+            Change::StillSelects { live: Live::To(slot), .. } => (SWITCHED, slot, None),
+            Change::StillSelects { tried, .. } => (UNLINKED, *tried, None),
+        };
+        let mut fields = members! {
+            "profile": profile.name.as_str(), "slot": slot.as_str(), "by": by.to_string(),
+        };
         if let Some(credential) = credential {
-            fields.insert("fingerprint".to_owned(), Value::String(credential.fingerprint.to_string()));
             let expires = Timestamp(credential.expires_at_ms.saturating_mul(1000));
-            fields.insert("expires_at".to_owned(), Value::String(expires.to_string()));
+            fields.insert("fingerprint".to_owned(), credential.fingerprint.to_string().into());
+            fields.insert("expires_at".to_owned(), expires.to_string().into());
         }
-        if let Some(quarantine) = quarantine {
-            fields.insert("quarantine".to_owned(), Value::String(quarantine));
+        match change {
+            Change::Goes { quarantine, .. } => {
+                fields.insert("quarantine".to_owned(), (*quarantine).into());
+            }
+            Change::Enters { staged: Some(staged), link_first, .. } => {
+                fields.insert("staged".to_owned(), (*staged).into());
+                if *link_first {
+                    fields.insert("link_first".to_owned(), true.into());
+                }
+            }
+            _ => {}
         }
-        office.event(event, fields);
+        self.office_io()?.event(event, fields)
     }
 
     /// open(2) of a slot.
@@ -292,18 +275,11 @@ impl Files {
             return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
         }
         let path = profile.slot_path(slot);
-        let mut kept = None;
-        let removed = profile.remove(slot, |bytes| {
-            kept = Some(office.keep(bytes)?);
-            Ok(())
-        });
-        match removed {
-            Ok(None) => Err(Denied::os(libc::ENOENT)),
-            Ok(Some(credential)) => {
-                let by = &office.actor(caller);
-                self.slot_event("credential-removed", profile, slot, by, credential.as_ref(), kept);
-                Ok(Some(()))
-            }
+        let by = office.actor(caller);
+        let note = |change: &Change<'_>| self.note(&by, profile, change);
+        match profile.remove(slot, |bytes| office.keep(bytes), &note) {
+            Ok(false) => Err(Denied::os(libc::ENOENT)),
+            Ok(true) => Ok(Some(())),
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
             Err(Fault::Broke(refusal)) => {
                 Err(self.refuse(caller, Attempt { operation: "unlink", path: &path, bytes: &[] }, refusal))
@@ -328,12 +304,10 @@ impl Files {
             }
         };
         let office = self.office()?;
-        match profile.switch(&slot, office.now(), perform) {
-            Ok(credential) => {
-                let by = &office.actor(caller);
-                self.slot_event("credential-switched", profile, &slot, by, Some(&credential), None);
-                Ok(())
-            }
+        let by = office.actor(caller);
+        let note = |change: &Change<'_>| self.note(&by, profile, change);
+        match profile.switch(&slot, office.now(), perform, &note) {
+            Ok(_) => Ok(()),
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
             Err(Fault::Broke(refusal)) => {
                 let path = profile.slot_path(&slot);
@@ -448,7 +422,15 @@ impl Files {
         }
         let now = self.office()?.now();
         let grounds = Grounds::Judged(profile.witness(Process::of(caller.pid), now)?);
-        let outcome = profile.submit(&slot, &bytes, grounds, self.new_owner(caller), link_first, now);
-        self.settle(caller, "rename", (profile, &slot), &bytes, outcome)
+        let by = self.office()?.actor(caller);
+        let note = |change: &Change<'_>| self.note(&by, profile, change);
+        match profile.submit(&slot, &bytes, grounds, self.new_owner(caller), link_first, now, &note) {
+            Ok(_) => Ok(()),
+            Err(Fault::Broke(refusal)) => {
+                let path = profile.slot_path(&slot);
+                Err(self.refuse(caller, Attempt { operation: "rename", path: &path, bytes: &bytes }, refusal))
+            }
+            Err(Fault::Io(e)) => Err(Denied::Io(e)),
+        }
     }
 }

@@ -17,14 +17,15 @@ mod tests;
 
 use super::config::Config;
 use super::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
+use crate::exchange::events::Event;
 use crate::rules::Refusal;
-use crate::rules::credential::{GuardedName, SlotName};
+use crate::rules::credential::GuardedName;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
 use guard::guarded;
 use nodes::{Node, Nodes, Plain, ROOT};
-use profile::Profile;
+use profile::{Change, Profile};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Map, Value};
 use slot::SlotWriter;
@@ -51,8 +52,11 @@ pub trait Office: Send + Sync {
     /// # Errors
     /// The disk's; the bytes are then not kept.
     fn keep(&self, bytes: &[u8]) -> io::Result<String>;
-    /// Appends an event.
-    fn event(&self, event: &'static str, fields: Map<String, Value>);
+    /// Appends an event, on disk where that was asked for.
+    ///
+    /// # Errors
+    /// The disk's; the event is then not written, or not known to be on disk.
+    fn event(&self, event: &'static str, fields: Map<String, Value>) -> io::Result<()>;
 }
 
 /// A file, directory or symlink under credentials/: the same for as long as anybody knows it,
@@ -149,11 +153,17 @@ fn open_flags(flags: i32) -> OFlags {
 impl Files {
     /// The files in `dir` (an exchange's credentials/, made if missing), with the folder of each
     /// configured profile (made if missing). A login that lies as a regular file where a live link
-    /// belongs, as a program left it before there was a guard, becomes the slot `default`.
+    /// belongs, as a program left it before there was a guard, becomes the slot `default`. What the events
+    /// since the last checkpoint tell of and a crash prevented is done.
     ///
     /// # Errors
     /// The disk's.
-    pub fn new(dir: &Path, config: &Config, office: Weak<dyn Office>) -> io::Result<Self> {
+    pub(in crate::exchange) fn new(
+        dir: &Path,
+        config: &Config,
+        office: Weak<dyn Office>,
+        recent: &[Event],
+    ) -> io::Result<Self> {
         match std::fs::create_dir(dir) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
@@ -163,7 +173,7 @@ impl Files {
         let handle: File = rustix::fs::open(dir, flags, Mode::empty())?.into();
         let mut profiles = BTreeMap::new();
         for (name, profile) in &config.credentials {
-            profiles.insert(name.clone(), Arc::new(Profile::open(&handle, name, profile.clone())?));
+            profiles.insert(name.clone(), Arc::new(Profile::open(&handle, name, profile.clone(), recent)?));
         }
         let metadata = handle.metadata()?;
         let root = Plain::new(Arc::new(handle), &metadata, None);
@@ -182,11 +192,9 @@ impl Files {
     fn take_in_logins(&self) {
         let Ok(office) = self.office() else { return };
         for profile in self.profiles.values() {
-            match profile.take_in(self.as_root, office.now()) {
-                Ok(None) => {}
-                Ok(Some(accepted)) => {
-                    self.announce(&Actor::Operator, profile, &SlotName::first(), &accepted);
-                }
+            let note = |change: &Change<'_>| self.note(&Actor::Operator, profile, change);
+            match profile.take_in(self.as_root, office.now(), &note) {
+                Ok(_) => {}
                 Err(fault) => {
                     let (profile, why) = (&profile.name, String::from(fault));
                     tracing::warn!(profile, why, "the login in .credentials.json was not taken in");

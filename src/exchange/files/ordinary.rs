@@ -22,8 +22,12 @@ const SETGID: u32 = 0o2000;
 
 impl Files {
     pub(in crate::exchange) fn office(&self) -> Outcome<Arc<dyn Office>> {
+        Ok(self.office_io()?)
+    }
+
+    pub(super) fn office_io(&self) -> std::io::Result<Arc<dyn Office>> {
         // Gone only while the exchange is being closed.
-        self.office.upgrade().ok_or_else(|| Denied::os(libc::EIO))
+        self.office.upgrade().ok_or_else(|| std::io::Error::from_raw_os_error(libc::EIO))
     }
 
     pub(super) fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {

@@ -3,6 +3,7 @@
 use super::fd::{self, FileKey};
 use super::process::Process;
 use crate::exchange::config::ProfileConfig;
+use crate::exchange::events::Event;
 use crate::rules::credential::{
     self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, REFRESH_LOCK, REFRESH_LOCK_SECONDS, SlotName,
     SlotRef, Verdict, Witness,
@@ -24,6 +25,15 @@ use std::time::UNIX_EPOCH;
 
 /// How the names of a half-made slot or link begin. Hidden from the tree, swept at the next start.
 pub(super) const HALF_MADE: &str = ".baton-half-made.";
+
+/// Names of events, which a start reads again.
+pub(super) const SWITCHED: &str = "credential-switched";
+pub(super) const UNLINKED: &str = "credential-unlinked";
+pub(super) const REMOVED: &str = "credential-removed";
+
+fn is_half_made(name: &str) -> bool {
+    name.starts_with(HALF_MADE) && !name.contains('/')
+}
 
 /// Why a change was not made; not recorded yet.
 #[derive(Debug)]
@@ -64,6 +74,31 @@ pub(in crate::exchange) enum Grounds {
     /// The operator has decided.
     Adopted,
 }
+
+/// What is about to happen in a profile. Its event comes first, so that after a crash the events say
+/// what to finish; where the event can't be written, nothing happens.
+pub(in crate::exchange) enum Change<'a> {
+    /// A login enters a slot from the file `staged`; `None`: the slot holds these bytes already.
+    Enters {
+        slot: &'a SlotName,
+        /// `None`: adopted.
+        verdict: Option<Verdict>,
+        credential: &'a Credential,
+        staged: Option<&'a str>,
+        link_first: bool,
+    },
+    /// A slot goes; its bytes are in quarantine.
+    Goes { slot: &'a SlotName, credential: Option<&'a Credential>, quarantine: &'a str },
+    /// The live link comes to select a slot.
+    Selects { slot: &'a SlotName, credential: &'a Credential },
+    /// What was noted last of this slot did not happen: it holds this login, or is not there.
+    Stays { slot: &'a SlotName, credential: Option<&'a Credential> },
+    /// What was noted last of the live link did not happen.
+    StillSelects { live: &'a Live, tried: &'a SlotName },
+}
+
+/// Writes a change's event.
+pub(in crate::exchange) type Note<'a> = &'a dyn Fn(&Change<'_>) -> io::Result<()>;
 
 /// A slot's new content, on disk.
 #[derive(Debug)]
@@ -135,7 +170,13 @@ pub(in crate::exchange) struct Profile {
 
 impl Profile {
     /// Opens `credentials/<name>/`, making it if it is missing, and removes what a crash left half made.
-    pub(super) fn open(credentials: &File, name: &str, config: ProfileConfig) -> io::Result<Self> {
+    /// `recent`: the events since the last checkpoint; what they tell of is finished first.
+    pub(super) fn open(
+        credentials: &File,
+        name: &str,
+        config: ProfileConfig,
+        recent: &[Event],
+    ) -> io::Result<Self> {
         match rustix::fs::mkdirat(credentials, name, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(e) => return Err(e.into()),
@@ -153,12 +194,60 @@ impl Profile {
             last: Mutex::default(),
             next_half_made: AtomicU64::new(0),
         };
+        profile.finish(recent)?;
         for name in profile.names()? {
             if name.starts_with(HALF_MADE.as_bytes()) {
                 rustix::fs::unlinkat(&profile.dir, OsStr::from_bytes(&name), AtFlags::empty())?;
             }
         }
         Ok(profile)
+    }
+
+    /// Does what the events tell of and a crash prevented.
+    fn finish(&self, recent: &[Event]) -> io::Result<()> {
+        let mut slots: BTreeMap<SlotName, &Event> = BTreeMap::new();
+        let mut selected = None;
+        for event in recent.iter().filter(|event| event.text("profile") == Some(&self.name)) {
+            let Some(slot) = event.text("slot").and_then(SlotName::parse) else { continue };
+            match event.event.as_str() {
+                SWITCHED => selected = Some(slot),
+                UNLINKED => selected = None,
+                _ => drop(slots.insert(slot, event)),
+            }
+        }
+        for (slot, event) in slots {
+            let is_its_login = |bytes: &[u8]| {
+                login(bytes).is_some_and(|l| event.text("fingerprint") == Some(&l.fingerprint.to_string()))
+            };
+            if event.event == REMOVED {
+                let held = self.slot_bytes(&slot)?;
+                if held.is_some_and(|bytes| is_its_login(&bytes)) && self.live()? != Live::To(slot.clone()) {
+                    rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty())?;
+                    tracing::info!(profile = self.name, %slot, "finished a removal that a crash interrupted");
+                }
+                continue;
+            }
+            let Some(staged) = event.text("staged").filter(|name| is_half_made(name)) else { continue };
+            let Some(handle) = fd::find(&self.dir, OsStr::new(staged))? else { continue };
+            let bytes = read_up_to_limit(&fd::reopen(&handle, OFlags::RDONLY)?)?;
+            if !is_its_login(&bytes) {
+                continue;
+            }
+            if event.members.contains_key("link_first") && self.live()? == Live::Absent {
+                self.link_first(&slot, &handle)?;
+            }
+            rustix::fs::renameat(&self.dir, staged, &self.dir, slot.file_name().as_str())?;
+            tracing::info!(profile = self.name, %slot, "finished a write that a crash interrupted");
+        }
+        if let Some(slot) = selected
+            && self.slot_handle(&slot)?.is_some()
+            && matches!(self.live()?, Live::Absent | Live::To(_))
+            && self.live()? != Live::To(slot.clone())
+        {
+            self.relink(&slot)?;
+            tracing::info!(profile = self.name, %slot, "finished a switch that a crash interrupted");
+        }
+        Ok(())
     }
 
     /// A slot of this profile, to word refusals.
@@ -242,6 +331,7 @@ impl Profile {
 
     /// Replaces a slot's content, if there are grounds to. With `link_first`, it is the profile's first
     /// login: the live link is made as well.
+    #[expect(clippy::too_many_arguments, reason = "each is one fact of the write")]
     pub(in crate::exchange) fn submit(
         &self,
         slot: &SlotName,
@@ -250,8 +340,9 @@ impl Profile {
         owner: Option<(u32, u32)>,
         link_first: bool,
         now: Timestamp,
+        note: Note<'_>,
     ) -> Result<Accepted, Fault> {
-        let outcome = self.try_submit(slot, bytes, grounds, owner, link_first, now);
+        let outcome = self.try_submit(slot, bytes, grounds, owner, link_first, now, note);
         let name = match &outcome {
             Ok(Accepted { verdict, .. }) => verdict.map_or("adopted", Verdict::name),
             Err(Fault::Broke(_)) => "refused",
@@ -261,6 +352,7 @@ impl Profile {
         outcome
     }
 
+    #[expect(clippy::too_many_arguments, reason = "as submit")]
     fn try_submit(
         &self,
         slot: &SlotName,
@@ -269,6 +361,7 @@ impl Profile {
         owner: Option<(u32, u32)>,
         link_first: bool,
         now: Timestamp,
+        note: Note<'_>,
     ) -> Result<Accepted, Fault> {
         let new = parse_claude(bytes).map_err(|e| {
             let what = format!(
@@ -298,16 +391,27 @@ impl Profile {
             }
             if link_first {
                 self.check_unused()?;
-                // The link before the slot: after a crash between the two, the next login still finds its way.
-                rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, LIVE_LINK)?;
-                if let (Some((uid, gid)), Some(link)) = (owner, fd::find(&self.dir, OsStr::new(LIVE_LINK))?) {
-                    fd::chown(&link, Some(uid), Some(gid))?;
-                }
             }
             let changed = seen.as_ref().is_none_or(|seen| seen.bytes != bytes);
             if changed {
                 let kept = seen.as_ref().map(|seen| (seen.metadata.uid(), seen.metadata.gid()));
-                self.replace(slot, bytes, owner.and(kept).or(owner))?;
+                let staged = self.stage(bytes, owner.and(kept).or(owner))?;
+                let enters = Change::Enters { slot, verdict, credential, staged: Some(&staged), link_first };
+                let noted = note(&enters);
+                let done = match &noted {
+                    Ok(()) => self.publish(slot, &staged, link_first),
+                    Err(_) => Ok(()),
+                };
+                let stays = Change::Stays { slot, credential: old.as_ref() };
+                // Where neither happens, the staged file stays: the next start finishes what is told.
+                if noted.is_err() || (done.is_err() && note(&stays).is_ok()) {
+                    // Best effort: what stays is hidden, and swept at the next start.
+                    let _ = rustix::fs::unlinkat(&self.dir, staged.as_str(), AtFlags::empty());
+                }
+                noted.and(done)?;
+                rustix::fs::fsync(&self.dir)?;
+            } else if verdict != Some(Verdict::Unchanged) {
+                note(&Change::Enters { slot, verdict, credential, staged: None, link_first: false })?;
             }
             drop(commit);
             // Keeping the old file open until here is what makes `is_still` exact.
@@ -339,9 +443,9 @@ impl Profile {
         format!("{HALF_MADE}{}.{n}", std::process::id())
     }
 
-    /// Atomically, and on disk when it returns. Always a fresh file: one that a writer made could
-    /// still be open or have another name, through which it could be changed unjudged.
-    fn replace(&self, slot: &SlotName, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<()> {
+    /// Writes a slot's coming content to a hidden file, on disk when it returns. Always a fresh file: one
+    /// that a writer made could still be open or have another name, through which it could be changed unjudged.
+    fn stage(&self, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<String> {
         let half_made = self.half_made();
         let done = (|| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -352,16 +456,33 @@ impl Profile {
             }
             rustix::fs::fchmod(&file, mode)?;
             file.write_all(bytes)?;
-            file.sync_all()?;
-            rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, slot.file_name().as_str())?;
-            rustix::fs::fsync(&self.dir)?;
-            Ok(())
+            file.sync_all()
         })();
         if done.is_err() {
             // Best effort: what stays is hidden, and swept at the next start.
             let _ = rustix::fs::unlinkat(&self.dir, half_made.as_str(), AtFlags::empty());
         }
-        done
+        done.map(|()| half_made)
+    }
+
+    /// Puts a staged file in a slot's place, atomically.
+    fn publish(&self, slot: &SlotName, staged: &str, link_first: bool) -> io::Result<()> {
+        if link_first && let Some(handle) = fd::find(&self.dir, OsStr::new(staged))? {
+            self.link_first(slot, &handle)?;
+        }
+        Ok(rustix::fs::renameat(&self.dir, staged, &self.dir, slot.file_name().as_str())?)
+    }
+
+    /// Makes a profile's first live link, its owner the slot's.
+    fn link_first(&self, slot: &SlotName, staged: &File) -> io::Result<()> {
+        rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, LIVE_LINK)?;
+        let owner = staged.metadata()?;
+        if let Some(link) = fd::find(&self.dir, OsStr::new(LIVE_LINK))?
+            && link.metadata()?.uid() != owner.uid()
+        {
+            fd::chown(&link, Some(owner.uid()), Some(owner.gid()))?;
+        }
+        Ok(())
     }
 
     /// Points the live link at a slot by `perform`, if the slot may be switched to.
@@ -370,6 +491,7 @@ impl Profile {
         slot: &SlotName,
         now: Timestamp,
         perform: impl FnOnce() -> io::Result<()>,
+        note: Note<'_>,
     ) -> Result<Credential, Fault> {
         let stale = |what: String| Refusal::new(Rule::StaleSlot, what);
         let _commit = self.commit.lock();
@@ -387,7 +509,17 @@ impl Profile {
             return Err(stale(what).into());
         };
         credential::check_fresh(self.slot_ref(slot), &credential, now)?;
-        perform()?;
+        let live = self.live()?;
+        note(&Change::Selects { slot, credential: &credential })?;
+        if let Err(error) = perform() {
+            if note(&Change::StillSelects { live: &live, tried: slot }).is_err() {
+                tracing::error!(
+                    profile = self.name,
+                    "a switch that failed could not be noted: verify will tell"
+                );
+            }
+            return Err(error.into());
+        }
         rustix::fs::fsync(&self.dir)?;
         Ok(credential)
     }
@@ -400,30 +532,43 @@ impl Profile {
         Ok(())
     }
 
-    /// Removes a slot that is not live; `keep` gets its bytes before they go. `None`: there is no such slot.
+    /// Removes a slot that is not live; `keep` gets its bytes before they go, and says where they are.
+    /// Returns whether there was such a slot.
     pub(super) fn remove(
         &self,
         slot: &SlotName,
-        mut keep: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<Option<Option<Credential>>, Fault> {
+        keep: impl Fn(&[u8]) -> io::Result<String>,
+        note: Note<'_>,
+    ) -> Result<bool, Fault> {
         loop {
-            let Some(seen) = self.see(slot)? else { return Ok(None) };
-            keep(&seen.bytes)?;
+            let Some(seen) = self.see(slot)? else { return Ok(false) };
+            let quarantine = keep(&seen.bytes)?;
             let _commit = self.commit.lock();
             if self.live()? == Live::To(slot.clone()) {
                 let what = format!("Slot {slot} is live. Switch to another slot before removing it.");
                 return Err(Refusal::new(Rule::Identity, what).into());
             }
             if self.is_still(slot, Some(&seen))? {
-                rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty())?;
-                return Ok(Some(login(&seen.bytes)));
+                let credential = login(&seen.bytes);
+                let credential = credential.as_ref();
+                note(&Change::Goes { slot, credential, quarantine: &quarantine })?;
+                let gone = rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty());
+                if gone.is_err() && note(&Change::Stays { slot, credential }).is_err() {
+                    tracing::error!(profile = self.name, %slot, "a removal that failed could not be noted");
+                }
+                return Ok(gone.map(|()| true)?);
             }
         }
     }
 
     /// Takes in a login that lies where the live link belongs, as a program left it before there was a
     /// guard: it becomes the first slot. `None` where there is nothing to take in.
-    pub(super) fn take_in(&self, as_root: bool, now: Timestamp) -> Result<Option<Accepted>, Fault> {
+    pub(super) fn take_in(
+        &self,
+        as_root: bool,
+        now: Timestamp,
+        note: Note<'_>,
+    ) -> Result<Option<Accepted>, Fault> {
         let slot = SlotName::first();
         let Some(handle) = fd::find(&self.dir, OsStr::new(LIVE_LINK))? else { return Ok(None) };
         if !handle.metadata()?.is_file() || self.slot_handle(&slot)?.is_some() {
@@ -434,7 +579,7 @@ impl Profile {
         let metadata = file.metadata()?;
         let owner = as_root.then_some((metadata.uid(), metadata.gid()));
         let grounds = Grounds::Judged(Witness::default());
-        let accepted = self.submit(&slot, &bytes, grounds, owner, false, now)?;
+        let accepted = self.submit(&slot, &bytes, grounds, owner, false, now, note)?;
         self.relink(&slot)?;
         Ok(Some(accepted))
     }

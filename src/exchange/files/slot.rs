@@ -2,7 +2,7 @@
 //! rule accepts; only then do readers see it.
 
 use super::process::Process;
-use super::profile::{Accepted, Fault, Grounds, Profile};
+use super::profile::{Change, Fault, Grounds, Profile};
 use super::{Files, guard};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
 use crate::rules::credential::{MAX_CREDENTIAL_BYTES, SlotName};
@@ -76,7 +76,7 @@ impl Draft {
 /// What came of looking at a draft.
 enum Decision {
     NotWhole,
-    Published(Accepted),
+    Published,
     Refused(Refusal, Vec<u8>),
     /// As before: recorded already.
     RefusedAgain(Refusal),
@@ -168,14 +168,10 @@ impl Files {
         draft.written_by = Some(process.map_or(caller.pid, |process| process.tgid));
         draft.caller = caller.clone();
         let decision = self.decide(caller, writer, &mut draft, process)?;
-        drop(draft); // what follows writes to logs of the exchange
+        drop(draft); // what follows writes refusals and quarantine
         match decision {
-            Decision::NotWhole => Ok(()),
+            Decision::NotWhole | Decision::Published => Ok(()),
             Decision::RefusedAgain(refusal) => Err(Denied::Refused(refusal)),
-            Decision::Published(accepted) => {
-                self.announce(&self.office()?.actor(caller), &writer.profile, &writer.slot, &accepted);
-                Ok(())
-            }
             Decision::Refused(refusal, bytes) => {
                 let path = writer.profile.slot_path(&writer.slot);
                 Err(self.refuse(caller, Attempt { operation, path: &path, bytes: &bytes }, refusal))
@@ -198,10 +194,12 @@ impl Files {
         let grounds = Grounds::Judged(profile.witness(process, now)?);
         // The slot exists once this descriptor's first login is published.
         let link_first = writer.link_first && profile.slot_handle(slot)?.is_none();
-        match profile.submit(slot, &draft.bytes, grounds, self.new_owner(caller), link_first, now) {
-            Ok(accepted) => {
+        let by = self.office()?.actor(caller);
+        let note = |change: &Change<'_>| self.note(&by, profile, change);
+        match profile.submit(slot, &draft.bytes, grounds, self.new_owner(caller), link_first, now, &note) {
+            Ok(_) => {
                 (draft.pending, draft.written_by) = (false, None);
-                Ok(Decision::Published(accepted))
+                Ok(Decision::Published)
             }
             Err(Fault::Broke(refusal)) => {
                 let refused = draft.start_over(writer)?;

@@ -227,6 +227,9 @@ impl Chain {
             "credential-removed" => {
                 self.slots.remove(&(text("profile")?.to_owned(), text("slot")?.to_owned()));
             }
+            "credential-unlinked" => {
+                self.live_links.remove(text("profile")?);
+            }
             name if name.starts_with("credential-") => {
                 let (profile, slot) = (text("profile")?.to_owned(), text("slot")?.to_owned());
                 if name == "credential-switched" {

@@ -1,11 +1,14 @@
-//! A log's lines by themselves: JSON, shape, signature, author, and none twice.
+//! A log's lines by themselves: JSON, shape, signature, author, and none twice. Recovery after a crash
+//! judges by the same check.
 
 use super::{Faults, Setting};
+use crate::exchange::config::Config;
 use crate::exchange::logs::LogName;
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::{self, JsonError, JsonErrorKind, Value};
 use crate::wire::message::Message;
 use crate::wire::name::AgentName;
+use crate::wire::trust::TrustList;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -18,7 +21,7 @@ const BATCH_BYTES: usize = 8 << 20;
 const MAX_LINE: u64 = 64 << 20;
 
 /// Half of a message's id: enough to tell messages apart, at half the memory.
-type ShortId = [u8; 16];
+pub(in crate::exchange) type ShortId = [u8; 16];
 
 /// Checks every line; returns how many there are.
 pub(super) fn check(setting: &Setting<'_>, path: &str, file: &File, faults: &mut Faults) -> io::Result<u64> {
@@ -81,7 +84,7 @@ fn check_batch(
     batch: &[Vec<u8>],
 ) -> Vec<Result<ShortId, Refusal>> {
     let check = |lines: &[Vec<u8>]| -> Vec<_> {
-        lines.iter().map(|line| check_line(setting, only_author, line)).collect()
+        lines.iter().map(|line| check_line(setting.config, &setting.history, only_author, line)).collect()
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batch.len().div_ceil(cores);
@@ -101,9 +104,10 @@ fn check_batch(
     })
 }
 
-/// The id of a line that is right.
-fn check_line(
-    setting: &Setting<'_>,
+/// The id of a stored line that is right. `history`: see [`TrustList::as_history`]. The clock has no say.
+pub(in crate::exchange) fn check_line(
+    config: &Config,
+    history: &TrustList,
     only_author: Option<&AgentName>,
     line: &[u8],
 ) -> Result<ShortId, Refusal> {
@@ -123,8 +127,8 @@ fn check_line(
     }
     let mut id = ShortId::default();
     id.copy_from_slice(&message.id[..16]);
-    if message.is_signed() || !setting.config.allow_unsigned_from.contains(&message.from) {
-        message.verify(&setting.history).map_err(|e| problem(e.clone().into(), e.to_string()))?;
+    if message.is_signed() || !config.allow_unsigned_from.contains(&message.from) {
+        message.verify(history).map_err(|e| problem(e.clone().into(), e.to_string()))?;
     }
     Ok(id)
 }

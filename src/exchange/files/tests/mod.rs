@@ -67,8 +67,9 @@ impl Office for Desk {
         self.kept.lock().push(bytes.to_vec());
         Ok("private/quarantine/kept".to_owned())
     }
-    fn event(&self, event: &'static str, fields: Map<String, Value>) {
+    fn event(&self, event: &'static str, fields: Map<String, Value>) -> io::Result<()> {
         self.events.lock().push((event, fields));
+        Ok(())
     }
 }
 
@@ -101,7 +102,7 @@ fn place_with(dir: TempDir, strict: bool) -> Place {
     };
     let desk = Arc::new(Desk::default());
     let office: Arc<dyn Office> = desk.clone();
-    let files = Files::new(&dir.path().join("credentials"), &config, Arc::downgrade(&office)).unwrap();
+    let files = Files::new(&dir.path().join("credentials"), &config, Arc::downgrade(&office), &[]).unwrap();
     let top = files.lookup(&operator(), files.root(), OsStr::new("claude")).unwrap().id;
     Place { dir, desk, files, top }
 }
