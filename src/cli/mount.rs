@@ -23,6 +23,15 @@ const RETRY: Duration = Duration::from_millis(20);
 /// The first mount of an exchange starts its daemon; further ones are served by the same daemon, which ends with the
 /// umount of the last.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  baton mount ./exchange ./mnt --as bob
+      a mount for one agent; agents that share a user have one each
+  baton mount ./exchange /srv/agents
+      one mount for several users, whom exchange.toml maps to agents
+
+End it with baton umount. What the daemon has to say is in private/daemon.log of the exchange; what it \
+refused, and why, in baton refusals.")]
 pub struct MountArgs {
     /// The exchange's folder
     pub exchange: PathBuf,

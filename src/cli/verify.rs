@@ -17,6 +17,9 @@ is left out. Exit status: 0 when there is no fault, 1 otherwise.
 The last event's hash is printed: note it elsewhere, and a later run can show that nothing before it was \
 rewritten (it is then the `prev` of some line in events.jsonl).
 
+With --json: faults [{file, line, rule, problem, mended_by_a_mount}], counts {events, logs, lines, \
+handoffs, slots}, head (that hash), live (whether a daemon runs).
+
 Example:
   baton verify ./exchange --json | jq -r '.faults[] | .file, .rule'")]
 pub struct VerifyArgs {

@@ -310,6 +310,8 @@ pub fn unmount(mountpoint: &Path) -> anyhow::Result<()> {
              (fuser -vm {path} lists them), then try again",
             path = mountpoint.display()
         ),
+        _ if !rustix::process::geteuid().is_root() => anyhow::Error::new(e)
+            .context(format!("{}: who mounted it unmounts it, or root", mountpoint.display())),
         _ => anyhow::Error::new(e).context(mountpoint.display().to_string()),
     })
 }

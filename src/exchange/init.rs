@@ -64,6 +64,14 @@ pub enum InitError {
          interrupted baton init left it so", .0.display()
     )]
     NotEmpty(PathBuf),
+    /// The folder would lie in another exchange.
+    #[error("{} would lie inside the exchange {}: make it elsewhere", .dir.display(), .around.display())]
+    Inside {
+        /// The folder.
+        dir: PathBuf,
+        /// The exchange around it.
+        around: PathBuf,
+    },
     /// No agents, one twice, or what exchange.toml can't express.
     #[error("{0}")]
     Agents(String),
@@ -99,6 +107,11 @@ pub fn create(dir: &Path, agents: &[NewAgent], now: Timestamp) -> Result<Created
     }
     let table: Vec<_> = agents.iter().map(|a| (a.name.clone(), a.uid)).collect();
     let config = Config::template(&table).map_err(InitError::Agents)?;
+
+    let absolute = std::path::absolute(dir).map_err(io_error(dir))?;
+    if let Some(around) = absolute.parent().and_then(Layout::find_around) {
+        return Err(InitError::Inside { dir: dir.to_owned(), around });
+    }
 
     let was_there = match fs::read_dir(dir) {
         Ok(mut entries) => {

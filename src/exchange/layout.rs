@@ -49,7 +49,7 @@ impl Layout {
         let (first, second) = if a < b { (a, b) } else { (b, a) };
         self.private().join(format!("secrets/{first},{second}.secret"))
     }
-    /// Refusals by actor: private/refusals/<agent>.jsonl, uid-<n>.jsonl, all.jsonl.
+    /// Refusals by actor: `private/refusals/<agent>.jsonl`, `uid-<n>.jsonl`, `all.jsonl`.
     pub fn refusals(&self) -> PathBuf {
         self.private().join("refusals")
     }

@@ -53,6 +53,10 @@ fn init_never_touches_a_folder_that_holds_something() {
     assert!(error.contains("is an exchange already"), "{error}");
     assert_eq!(fs::read(sample.path("private/keys/bob.key")).unwrap(), before);
 
+    let error = baton_in(sample.temp.path(), &["init", "exchange/inbox/new", "--agent", "bob"], "").failed(1);
+    assert!(error.contains("inside the exchange"), "{error}");
+    assert!(!sample.path("inbox/new").exists());
+
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("thesis.txt"), "mine").unwrap();
     let error = baton_in(other.path(), &["init", ".", "--agent", "bob"], "").failed(1);

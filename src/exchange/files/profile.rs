@@ -169,7 +169,7 @@ pub(in crate::exchange) struct Profile {
 }
 
 impl Profile {
-    /// Opens credentials/<name>/, making it if it is missing, and removes what a crash left half made.
+    /// Opens `credentials/<name>/`, making it if it is missing, and removes what a crash left half made.
     /// `recent`: the events since the last checkpoint; what they tell of is finished first.
     pub(super) fn open(
         credentials: &File,
