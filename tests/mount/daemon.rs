@@ -116,7 +116,9 @@ fn a_killed_daemon_leaves_an_exchange_that_mounts_again() {
     let bob = fixture.mount_as("bob");
     bob.bash("line bob > $SCRATCH/line; cat $SCRATCH/line >> inbox/alice.jsonl; handoff bob alice > handoff/x.json").ok();
     fixture.kill_daemon();
-    bob.bash("cat inbox/alice.jsonl").failed_with("Transport endpoint is not connected");
+    // From outside: not even the folder of a dead mount can be entered.
+    let log = bob.at("inbox/alice.jsonl");
+    fixture.bash(&format!("cat {}", log.display())).failed_with("Transport endpoint is not connected");
     bob.take_dead();
     fixture.verify();
     let bob = fixture.mount_as("bob");
