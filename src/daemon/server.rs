@@ -296,6 +296,9 @@ impl Daemon {
     }
 }
 
+/// How long an unmount waits for programs that are just leaving.
+const LEAVING: Duration = Duration::from_secs(1);
+
 /// Unmounts one mountpoint of an exchange, whether its daemon lives or not.
 ///
 /// # Errors
@@ -304,7 +307,16 @@ pub fn unmount(mountpoint: &Path) -> anyhow::Result<()> {
     if mount_table::at(mountpoint)?.is_none() {
         bail!("{} is no mount of an exchange", mountpoint.display());
     }
-    detach(mountpoint, false).map_err(|e| match e.raw_os_error() {
+    let deadline = Instant::now() + LEAVING;
+    let detached = loop {
+        match detach(mountpoint, false) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+                thread::sleep(super::MOMENT);
+            }
+            done => break done,
+        }
+    };
+    detached.map_err(|e| match e.raw_os_error() {
         Some(libc::EBUSY) => anyhow::anyhow!(
             "{path} is in use: leave the directory and end the programs that have files open there \
              (fuser -vm {path} lists them), then try again",

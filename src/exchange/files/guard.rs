@@ -1,12 +1,11 @@
 //! The guard around slots and live links: what becomes of each operation on a guarded name.
 
 use super::access::Operation;
+use super::change::{Accepted, Change, Fault, Grounds, Live};
 use super::fd;
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
-use super::profile::{
-    Accepted, Change, Fault, Grounds, Live, Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit,
-};
+use super::profile::{Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit};
 use super::slot::SlotWriter;
 use super::{FileEntry, Files, OpenFile, Opened, SetAttr};
 use crate::exchange::events::members;

@@ -4,12 +4,14 @@
 //! [`crate::rules::credential::GuardedName`] knows are guarded: see `guard` and `slot`.
 
 mod access;
+pub(in crate::exchange) mod change;
 mod fd;
 mod guard;
 mod nodes;
 mod ordinary;
 mod process;
 pub(in crate::exchange) mod profile;
+mod refresh_lock;
 mod slot;
 
 #[cfg(test)]
@@ -23,9 +25,10 @@ use crate::rules::credential::GuardedName;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
+use change::Change;
 use guard::guarded;
 use nodes::{Node, Nodes, Plain, ROOT};
-use profile::{Change, Profile};
+use profile::Profile;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Map, Value};
 use slot::SlotWriter;

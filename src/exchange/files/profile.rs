@@ -1,12 +1,12 @@
-//! One profile on disk: its slots, its live link, its refresh lock. What the guard decides is committed here.
+//! One profile on disk: its slots and its live link. What the guard decides is committed here.
 
+use super::change::{Accepted, Change, Fault, Grounds, Live, Note};
 use super::fd::{self, FileKey};
-use super::process::Process;
+use super::refresh_lock::Holder;
 use crate::exchange::config::ProfileConfig;
 use crate::exchange::events::Event;
 use crate::rules::credential::{
-    self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, REFRESH_LOCK, REFRESH_LOCK_SECONDS, SlotName,
-    SlotRef, Verdict, Witness,
+    self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict, Witness,
 };
 use crate::rules::{Refusal, Rule};
 use crate::wire::credential::{Credential, CredentialFile, parse_claude};
@@ -21,7 +21,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
 
 /// How the names of a half-made slot or link begin. Hidden from the tree, swept at the next start.
 pub(super) const HALF_MADE: &str = ".baton-half-made.";
@@ -35,91 +34,6 @@ fn is_half_made(name: &str) -> bool {
     name.starts_with(HALF_MADE) && !name.contains('/')
 }
 
-/// Why a change was not made; not recorded yet.
-#[derive(Debug)]
-pub(in crate::exchange) enum Fault {
-    Broke(Refusal),
-    Io(io::Error),
-}
-
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
-        Fault::Broke(refusal)
-    }
-}
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Fault::Io(error)
-    }
-}
-impl From<rustix::io::Errno> for Fault {
-    fn from(errno: rustix::io::Errno) -> Self {
-        Fault::Io(errno.into())
-    }
-}
-impl From<Fault> for String {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Broke(refusal) => refusal.to_string(),
-            Fault::Io(error) => error.to_string(),
-        }
-    }
-}
-
-/// Why new bytes may enter a slot.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::exchange) enum Grounds {
-    /// The rule decides.
-    Judged(Witness),
-    /// The operator has decided.
-    Adopted,
-}
-
-/// What is about to happen in a profile. Its event comes first, so that after a crash the events say
-/// what to finish; where the event can't be written, nothing happens.
-pub(in crate::exchange) enum Change<'a> {
-    /// A login enters a slot from the file `staged`; `None`: the slot holds these bytes already.
-    Enters {
-        slot: &'a SlotName,
-        /// `None`: adopted.
-        verdict: Option<Verdict>,
-        credential: &'a Credential,
-        staged: Option<&'a str>,
-        link_first: bool,
-    },
-    /// A slot goes; its bytes are in quarantine.
-    Goes { slot: &'a SlotName, credential: Option<&'a Credential>, quarantine: &'a str },
-    /// The live link comes to select a slot.
-    Selects { slot: &'a SlotName, credential: &'a Credential },
-    /// What was noted last of this slot did not happen: it holds this login, or is not there.
-    Stays { slot: &'a SlotName, credential: Option<&'a Credential> },
-    /// What was noted last of the live link did not happen.
-    StillSelects { live: &'a Live, tried: &'a SlotName },
-}
-
-/// Writes a change's event.
-pub(in crate::exchange) type Note<'a> = &'a dyn Fn(&Change<'_>) -> io::Result<()>;
-
-/// A slot's new content, on disk.
-#[derive(Debug)]
-pub(in crate::exchange) struct Accepted {
-    /// `None`: adopted.
-    pub verdict: Option<Verdict>,
-    pub credential: Credential,
-    /// Whether any byte changed.
-    pub changed: bool,
-}
-
-/// What `.credentials.json` is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::exchange) enum Live {
-    Absent,
-    /// A link to a slot, which may be missing.
-    To(SlotName),
-    /// A regular file, or a link to elsewhere, put there behind the mount.
-    Other,
-}
-
 /// What was last decided about a slot, and when.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::exchange) struct LastVerdict {
@@ -127,32 +41,11 @@ pub(in crate::exchange) struct LastVerdict {
     pub at: Timestamp,
 }
 
-/// The refresh lock as it is now.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::exchange) struct RefreshLock {
-    /// Who made it through the mount, if it was made there.
-    pub holder: Option<Process>,
-    /// Seconds since it was last touched.
-    pub age_seconds: i64,
-}
-
-impl RefreshLock {
-    pub fn is_stale(&self) -> bool {
-        self.age_seconds >= REFRESH_LOCK_SECONDS
-    }
-}
-
 /// A slot's content as it was read. While `file` is open, no other file can get its inode number.
 struct Seen {
     file: File,
     bytes: Vec<u8>,
     metadata: Metadata,
-}
-
-#[derive(Clone, Copy)]
-struct Holder {
-    process: Process,
-    lock: FileKey,
 }
 
 /// A profile's directory.
@@ -163,7 +56,7 @@ pub(in crate::exchange) struct Profile {
     pub(super) key: FileKey,
     /// Held while a slot or the live link is replaced.
     commit: Mutex<()>,
-    holder: Mutex<Option<Holder>>,
+    pub(super) refresh_holder: Mutex<Option<Holder>>,
     last: Mutex<BTreeMap<SlotName, LastVerdict>>,
     next_half_made: AtomicU64,
 }
@@ -190,7 +83,7 @@ impl Profile {
             dir: Arc::new(dir),
             key,
             commit: Mutex::default(),
-            holder: Mutex::default(),
+            refresh_holder: Mutex::default(),
             last: Mutex::default(),
             next_half_made: AtomicU64::new(0),
         };
@@ -582,39 +475,6 @@ impl Profile {
         let accepted = self.submit(&slot, &bytes, grounds, owner, false, now, note)?;
         self.relink(&slot)?;
         Ok(Some(accepted))
-    }
-
-    /// Notes who made the refresh lock.
-    pub(super) fn lock_taken(&self, process: Option<Process>, lock: &Metadata) {
-        *self.holder.lock() = process.map(|process| Holder { process, lock: FileKey::of(lock) });
-    }
-
-    /// The refresh lock, if it exists.
-    pub fn refresh_lock(&self, now: Timestamp) -> io::Result<Option<RefreshLock>> {
-        let Some(handle) = fd::find(&self.dir, OsStr::new(REFRESH_LOCK))? else { return Ok(None) };
-        let metadata = handle.metadata()?;
-        if !metadata.is_dir() {
-            return Ok(None);
-        }
-        let holder = *self.holder.lock();
-        let holder =
-            holder.filter(|holder| holder.lock == FileKey::of(&metadata)).map(|holder| holder.process);
-        let touched =
-            metadata.modified()?.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-        Ok(Some(RefreshLock { holder, age_seconds: now.unix_seconds().saturating_sub(touched) }))
-    }
-
-    /// Whether a process takes part in a refresh that is under way.
-    pub(super) fn witness(&self, process: Option<Process>, now: Timestamp) -> io::Result<Witness> {
-        let holder = match self.refresh_lock(now)? {
-            Some(lock) if !lock.is_stale() => lock.holder,
-            _ => None,
-        };
-        let holds_refresh_lock = match (holder, process) {
-            (Some(holder), Some(process)) => holder.tgid == process.tgid || holder.pgrp == process.pgrp,
-            _ => false,
-        };
-        Ok(Witness { holds_refresh_lock })
     }
 
     /// What was last decided about a slot since the start.

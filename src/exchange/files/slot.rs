@@ -1,8 +1,9 @@
 //! Writing a slot in place: what is written stays the writer's own until it is a whole login that the
 //! rule accepts; only then do readers see it.
 
+use super::change::{Change, Fault, Grounds};
 use super::process::Process;
-use super::profile::{Change, Fault, Grounds, Profile};
+use super::profile::Profile;
 use super::{Files, guard};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
 use crate::rules::credential::{MAX_CREDENTIAL_BYTES, SlotName};
