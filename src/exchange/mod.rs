@@ -376,8 +376,9 @@ impl Exchange {
         for log in self.open_logs() {
             log.flush(self)?;
         }
-        // Under the book's lock no handoff is between its event and its rename.
         let (position, handoff_ids) = {
+            // No handoff is between its event and its rename.
+            let _no_move = self.handoffs().moves.lock();
             let mut book = self.handoffs().book.lock();
             let (count, file) = book.flush_used()?;
             (self.events.position(count), file)

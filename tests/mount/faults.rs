@@ -169,6 +169,21 @@ fn a_kill_between_a_handoffs_event_and_its_rename_is_finished() {
 }
 
 #[test]
+fn a_move_is_made_only_once_its_event_is_on_disk() {
+    let fixture = Fixture::new();
+    let operator = fixture.mount_as_operator();
+    operator.bash("handoff bob alice > handoff/x.json").ok();
+    operator.umount();
+    wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
+    let operator = Faulty::mount_as(&fixture, "events.jsonl", "fdatasync:signal=KILL:when=1", &[]);
+    assert_ne!(operator.bash("mv handoff/x.json claimed/x.json").status, 0);
+    operator.take_dead();
+    assert!(fixture.dir().join("handoff/x.json").exists(), "it moved before its event was durable");
+    let operator = recover(&fixture);
+    assert_eq!(operator.names("claimed"), ["x.json"], "the event says that it moves");
+}
+
+#[test]
 fn a_rename_that_fails_leaves_the_handoff_where_it_was() {
     for error in ["EIO", "ENOSPC"] {
         let fixture = Fixture::new();

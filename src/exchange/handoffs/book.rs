@@ -19,6 +19,8 @@ use std::sync::Arc;
 /// What is known of every handoff.
 pub(in crate::exchange) struct Handoffs {
     pub(in crate::exchange) book: Mutex<Book>,
+    /// Held from before a move's event until after its rename.
+    pub(in crate::exchange) moves: Mutex<()>,
 }
 
 /// The state machine's memory. Everything in it is also on disk, except drafts.
@@ -178,7 +180,7 @@ impl Handoffs {
             }
         }
         book.used.flush()?;
-        Ok(Handoffs { book: Mutex::new(book) })
+        Ok(Handoffs { book: Mutex::new(book), moves: Mutex::new(()) })
     }
 }
 

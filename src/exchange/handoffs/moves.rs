@@ -1,18 +1,19 @@
 //! Every move of a handoff, from publication to its end.
 //!
-//! A move is decided and made under one lock: the event first, then the rename, so that after a crash
-//! the events say which rename to finish. The lock is the exchange's, so a claim has one winner across
-//! any number of mounts.
+//! One move is made at a time: its event first, durably, then the rename, so that after a crash the events
+//! say which rename to finish. The lock for that is the exchange's, so a claim has one winner across any
+//! number of mounts; who only looks waits for the short lock of the book, never for the disk.
 
-use super::book::About;
+use super::book::{About, Book};
 use super::{HandoffNode, State};
-use crate::exchange::events::{hex, members};
+use crate::exchange::events::{Members, hex, members};
 use crate::exchange::{Actor, Attempt, Caller, Denied, Durability, Exchange, Outcome};
 use crate::rules::handoff::{REASON, Transition, check_move, check_name, check_publish, is_final_name};
 use crate::rules::{Refusal, Rule};
 use crate::wire::handoff::{Handoff, HandoffError};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
+use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 use std::io;
 
@@ -40,11 +41,8 @@ impl Exchange {
         if let Some(bytes) = draft {
             return self.move_draft(caller, &actor, node, &bytes, &path, to);
         }
-        let moved = self
-            .transfer(&actor, node, from, Some(to.0), to.1)
-            .map_err(|denied| self.record(caller, attempt, denied))?;
-        self.make_events_durable(moved)?;
-        Ok(())
+        self.transfer(&actor, node, from, Some(to.0), to.1)
+            .map_err(|denied| self.record(caller, attempt, denied))
     }
 
     fn move_draft(
@@ -82,8 +80,7 @@ impl Exchange {
         if published.is_err() && !self.events.owes_an_undo() {
             let _ = self.store.remove(&staged.path);
         }
-        self.make_events_durable(published?)?;
-        Ok(())
+        published
     }
 
     /// Writes the bytes where no reader sees them, durably, before the lock is taken.
@@ -95,31 +92,54 @@ impl Exchange {
         Ok(Staged { handoff, sha256, path })
     }
 
-    fn publish_staged(&self, actor: &Actor, node: HandoffNode, staged: &Staged, name: &str) -> Outcome<u64> {
+    fn publish_staged(&self, actor: &Actor, node: HandoffNode, staged: &Staged, name: &str) -> Outcome<()> {
         let path = format!("{}/{name}", State::Pending.dir());
-        let mut book = self.handoffs().book.lock();
-        if book.taken(State::Pending, name) || self.store.stat(&path).is_ok() {
-            let advice = format!("{path} exists. Choose another name; your file is kept as it was.");
-            return Err(Refusal::new(Rule::Replay, advice).into());
-        }
-        let keys = book.check_unused(&staged.handoff)?;
-        let end = self.events.append(
-            self.now(),
+        let _one_at_a_time = self.handoffs().moves.lock();
+        let keys = {
+            let book = self.handoffs().book.lock();
+            if book.taken(State::Pending, name) || self.store.stat(&path).is_ok() {
+                let advice = format!("{path} exists. Choose another name; your file is kept as it was.");
+                return Err(Refusal::new(Rule::Replay, advice).into());
+            }
+            book.check_unused(&staged.handoff)?
+        };
+        let mut book = self.note_move(
             "published",
             &members! {
                 "name": name, "handoff_id": staged.handoff.id.as_str(), "from": staged.handoff.from.as_str(),
                 "to": staged.handoff.to.as_str(), "sha256": staged.sha256.as_str(), "by": actor.to_string(),
                 "staged": staged.path.as_str(),
             },
+            &staged.path,
+            &path,
         )?;
-        if let Err(error) = self.store.rename_new(&staged.path, &path) {
-            self.undo(&path, &staged.path);
-            return Err(error.into());
-        }
         book.mark_used(keys);
         book.drafts.remove(node);
         book.insert(node, State::Pending, name, Some(About::of(&staged.handoff)));
-        Ok(end)
+        Ok(())
+    }
+
+    /// Writes a move's event, durably, and makes the move; returns the book, which is to be told.
+    fn note_move(
+        &self,
+        event: &str,
+        members: &Members,
+        from_path: &str,
+        to_path: &str,
+    ) -> io::Result<MutexGuard<'_, Book>> {
+        let end = self.events.append(self.now(), event, members)?;
+        let durable = self.make_events_durable(end);
+        // A reader finds a file by the book, so it is moved and told of in one.
+        let book = self.handoffs().book.lock();
+        durable.and_then(|()| self.store.rename_new(from_path, to_path)).inspect_err(|_| {
+            if let Err(error) = self.events.undo(self.now(), to_path, from_path) {
+                tracing::error!(
+                    from_path, %error,
+                    "a failed move could not be noted; it will be before anything else is"
+                );
+            }
+        })?;
+        Ok(book)
     }
 
     /// unlink(2): withdraws a pending handoff, discards an own draft.
@@ -140,11 +160,8 @@ impl Exchange {
                 return Ok(());
             }
         }
-        let moved = self
-            .transfer(&actor, node, (state, name), None, name)
-            .map_err(|denied| self.record(caller, attempt, denied))?;
-        self.make_events_durable(moved)?;
-        Ok(())
+        self.transfer(&actor, node, (state, name), None, name)
+            .map_err(|denied| self.record(caller, attempt, denied))
     }
 
     /// Moves what expired while pending to rejected/, and drops drafts that nobody finished for an
@@ -177,7 +194,7 @@ impl Exchange {
         moved
     }
 
-    /// Moves a published handoff as `actor` asks; `to` is `None` for its unlink. Returns the events' end.
+    /// Moves a published handoff as `actor` asks; `to` is `None` for its unlink.
     fn transfer(
         &self,
         actor: &Actor,
@@ -185,7 +202,7 @@ impl Exchange {
         from: (State, &str),
         to: Option<State>,
         to_name: &str,
-    ) -> Outcome<u64> {
+    ) -> Outcome<()> {
         if to.is_some() && !is_final_name(to_name) {
             let advice =
                 format!("{to_name} is no name for a handoff: it must end in .json and not be hidden.");
@@ -223,18 +240,18 @@ impl Exchange {
         to_name: &str,
         judge: impl Fn(Option<&About>, Timestamp) -> Result<(Transition, State), Refusal>,
         by: &str,
-    ) -> Outcome<u64> {
+    ) -> Outcome<()> {
         let now = self.now();
-        let mut book = self.handoffs().book.lock();
+        let _one_at_a_time = self.handoffs().moves.lock();
         // Another mount may have moved it since the caller looked.
-        let about = match book.published.get(&node) {
+        let about = match self.handoffs().book.lock().published.get(&node) {
             Some(p) if (p.state, p.name.as_str()) == from => p.about.clone(),
             _ => return Err(Denied::os(libc::ENOENT)),
         };
         let (transition, to_state) = judge(about.as_ref(), now)?;
         let (from_path, to_path) =
             (format!("{}/{}", from.0.dir(), from.1), format!("{}/{to_name}", to_state.dir()));
-        if book.taken(to_state, to_name) || self.store.stat(&to_path).is_ok() {
+        if self.handoffs().book.lock().taken(to_state, to_name) || self.store.stat(&to_path).is_ok() {
             return Err(Refusal::new(Rule::Replay, format!("{to_path} exists. Choose another name.")).into());
         }
         let handoff_id = about.as_ref().map_or("", |a| a.handoff_id.as_str());
@@ -250,31 +267,21 @@ impl Exchange {
                 _ => {}
             }
         }
-        let end = self.events.append(
-            now,
+        let mut book = self.note_move(
             transition.event(),
             &members! {
                 "name": from.1, "to_name": to_name, "from_dir": from.0.dir(), "to_dir": to_state.dir(),
                 "handoff_id": handoff_id, "by": by,
             },
+            &from_path,
+            &to_path,
         )?;
-        if let Err(error) = self.store.rename_new(&from_path, &to_path) {
-            self.undo(&to_path, &from_path);
-            return Err(error.into());
-        }
         book.relocate(node, to_state, to_name);
         if to_state == State::Rejected && !book.taken(State::Rejected, &reason_name) {
             let reason = book.new_node();
             book.insert(reason, State::Rejected, &reason_name, None);
         }
-        Ok(end)
-    }
-
-    /// Tells the chain that the move in its last event did not happen.
-    fn undo(&self, at: &str, back_at: &str) {
-        if let Err(error) = self.events.undo(self.now(), at, back_at) {
-            tracing::error!(at, %error, "a failed move could not be noted; it will be before anything else is");
-        }
+        Ok(())
     }
 
     fn free_name(&self, state: State, name: &str) -> String {
