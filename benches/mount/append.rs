@@ -9,6 +9,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 const BATCH: usize = 32;
@@ -28,19 +29,20 @@ impl Case {
     /// One round: `clients` threads, each writing its blocks (of `lines` lines) to its file.
     fn round(&mut self, files: &[PathBuf], blocks: Vec<Vec<Vec<u8>>>, lines: usize, sync: bool) {
         let clients = blocks.len();
-        let start = Instant::now();
-        let mut latencies: Vec<Duration> = std::thread::scope(|scope| {
+        let ready = Barrier::new(clients);
+        let results: Vec<(Vec<Duration>, f64)> = std::thread::scope(|scope| {
             let workers: Vec<_> = blocks
                 .iter()
                 .enumerate()
                 .map(|(n, blocks)| {
-                    let path = &files[n % files.len()];
-                    scope.spawn(move || write_blocks(path, blocks, sync))
+                    let (path, ready) = (&files[n % files.len()], &ready);
+                    scope.spawn(move || write_blocks(path, blocks, sync, ready))
                 })
                 .collect();
-            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+            workers.into_iter().map(|worker| worker.join().unwrap()).collect()
         });
-        let elapsed = start.elapsed().as_secs_f64();
+        let elapsed = results.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
+        let mut latencies: Vec<Duration> = results.into_iter().flat_map(|(latencies, _)| latencies).collect();
         let count = latencies.len() * lines;
         assert!(clients > 0 && count > 0);
         self.rate.push(count as f64 / elapsed);
@@ -59,19 +61,26 @@ impl Case {
     }
 }
 
-fn write_blocks(path: &Path, blocks: &[Vec<u8>], sync: bool) -> Vec<Duration> {
+/// Latencies and seconds of all blocks but the first fifth, which wakes up the processors: an idle virtual
+/// machine takes its time.
+fn write_blocks(path: &Path, blocks: &[Vec<u8>], sync: bool, ready: &Barrier) -> (Vec<Duration>, f64) {
     let mut file = File::options().append(true).create(true).open(path).unwrap();
-    blocks
-        .iter()
-        .map(|block| {
-            let start = Instant::now();
-            file.write_all(block).unwrap();
-            if sync {
-                file.sync_data().unwrap();
-            }
-            start.elapsed()
-        })
-        .collect()
+    let mut write = |block: &Vec<u8>| {
+        let start = Instant::now();
+        file.write_all(block).unwrap();
+        if sync {
+            file.sync_data().unwrap();
+        }
+        start.elapsed()
+    };
+    let (warm_up, counted) = blocks.split_at(blocks.len() / 5);
+    for block in warm_up {
+        write(block);
+    }
+    ready.wait();
+    let start = Instant::now();
+    let latencies = counted.iter().map(write).collect();
+    (latencies, start.elapsed().as_secs_f64())
 }
 
 pub fn report(scale: Scale) {

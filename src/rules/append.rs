@@ -28,12 +28,7 @@ pub enum LogName {
 impl LogName {
     /// Its path in the tree, and under the exchange's folder.
     pub fn path(&self) -> String {
-        match self {
-            LogName::Inbox(agent) => format!("inbox/{agent}.jsonl"),
-            LogName::Bilateral { from, to } => format!("{from}_to_{to}.jsonl"),
-            LogName::Decisions => "decisions.jsonl".into(),
-            LogName::Incidents => "incident_log.jsonl".into(),
-        }
+        self.to_string()
     }
 
     /// The log at a path of the tree, where `known` says whose handles exist.
@@ -60,6 +55,17 @@ impl LogName {
         match self {
             LogName::Bilateral { from, .. } => Some(from),
             _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for LogName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LogName::Inbox(agent) => write!(f, "inbox/{agent}.jsonl"),
+            LogName::Bilateral { from, to } => write!(f, "{from}_to_{to}.jsonl"),
+            LogName::Decisions => f.write_str("decisions.jsonl"),
+            LogName::Incidents => f.write_str("incident_log.jsonl"),
         }
     }
 }
@@ -141,7 +147,7 @@ pub fn check_author(log: &LogName, actor: &Actor, may_relay: bool, from: &AgentN
             ),
         ));
     }
-    check_acts_for(actor, from, may_relay, &format!("append lines from {from} to {}", log.path()))
+    check_acts_for(actor, from, may_relay, format_args!("append lines from {from} to {log}"))
 }
 
 /// Longest line, as a multiple of the longest body: escapes make six bytes of one, and the other members are short.

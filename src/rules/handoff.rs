@@ -112,7 +112,7 @@ pub fn check_name(state: State, name: &str) -> Result<(), Refusal> {
 /// # Errors
 /// EACCES `authority`.
 pub fn check_publish(actor: &Actor, may_relay: bool, from: &AgentName) -> Result<(), Refusal> {
-    check_acts_for(actor, from, may_relay, &format!("publish a handoff from {from}"))
+    check_acts_for(actor, from, may_relay, format_args!("publish a handoff from {from}"))
 }
 
 /// Rules `transition`, `authority` and `expired` for a move of a published handoff, or its unlink
@@ -163,7 +163,7 @@ pub fn check_move(
         actor,
         owner,
         may_relay,
-        &format!("{what} this handoff from {} to {}", parties.from, parties.to),
+        format_args!("{what} this handoff from {} to {}", parties.from, parties.to),
     )?;
     if transition == Transition::Claim && now > parties.expires_at {
         return Err(Refusal::new(

@@ -2,6 +2,7 @@
 
 use super::{Refusal, Rule};
 use crate::wire::name::AgentName;
+use std::fmt::Display;
 
 /// Whom a caller acts as.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,7 +30,12 @@ impl std::fmt::Display for Actor {
 ///
 /// # Errors
 /// EACCES `authority`.
-pub fn check_acts_for(actor: &Actor, agent: &AgentName, may_relay: bool, what: &str) -> Result<(), Refusal> {
+pub fn check_acts_for(
+    actor: &Actor,
+    agent: &AgentName,
+    may_relay: bool,
+    what: impl Display,
+) -> Result<(), Refusal> {
     match actor {
         Actor::Operator => Ok(()),
         Actor::Agent(me) if me == agent || may_relay => Ok(()),
@@ -47,14 +53,14 @@ pub fn check_acts_for(actor: &Actor, agent: &AgentName, may_relay: bool, what: &
 ///
 /// # Errors
 /// EACCES `authority`.
-pub fn check_takes_part(actor: &Actor, what: &str) -> Result<(), Refusal> {
+pub fn check_takes_part(actor: &Actor, what: impl Display) -> Result<(), Refusal> {
     match actor {
         Actor::Stranger(_) => Err(refuse_stranger(actor, what)),
         _ => Ok(()),
     }
 }
 
-fn refuse_stranger(actor: &Actor, what: &str) -> Refusal {
+fn refuse_stranger(actor: &Actor, what: impl Display) -> Refusal {
     Refusal::new(
         Rule::Authority,
         format!(

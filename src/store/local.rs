@@ -2,7 +2,7 @@
 
 use super::{LogBytes, Stat, Store};
 use rustix::fs::{AtFlags, CWD, RenameFlags};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -41,14 +41,7 @@ impl Store for LocalStore {
     }
 
     fn stat(&self, path: &str) -> io::Result<Stat> {
-        let meta = std::fs::symlink_metadata(self.at(path))?;
-        Ok(Stat {
-            size: meta.len(),
-            mode: meta.mode() & 0o7777,
-            uid: meta.uid(),
-            gid: meta.gid(),
-            mtime: meta.modified()?,
-        })
+        stat_of(&std::fs::symlink_metadata(self.at(path))?)
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -132,13 +125,23 @@ fn make_dir(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+fn stat_of(meta: &Metadata) -> io::Result<Stat> {
+    Ok(Stat {
+        size: meta.len(),
+        mode: meta.mode() & 0o7777,
+        uid: meta.uid(),
+        gid: meta.gid(),
+        mtime: meta.modified()?,
+    })
+}
+
 struct LocalLog {
     file: Arc<File>,
 }
 
 impl LogBytes for LocalLog {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+    fn stat(&self) -> io::Result<Stat> {
+        stat_of(&self.file.metadata()?)
     }
 
     fn append_at(&self, end: u64, bytes: &[u8]) -> io::Result<()> {

@@ -27,11 +27,19 @@ pub struct Stat {
 
 /// The bytes of one append-only log.
 pub trait LogBytes: Send + Sync {
+    /// What is known of it.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn stat(&self) -> io::Result<Stat>;
+
     /// Its length in bytes.
     ///
     /// # Errors
     /// The disk's.
-    fn len(&self) -> io::Result<u64>;
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.stat()?.size)
+    }
 
     /// Whether it holds nothing.
     ///

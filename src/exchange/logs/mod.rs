@@ -90,7 +90,9 @@ impl Exchange {
             LogName::Bilateral { .. } => (0o444, 0o200),
             _ => (0o444, 0o222),
         };
-        match self.store.stat(&log.path()) {
+        // By its descriptor where it is open: the kernel asks before every append.
+        let open = self.logs.open.read().get(log).map(|open| open.bytes.stat());
+        match open.unwrap_or_else(|| self.store.stat(&log.path())) {
             Ok(stat) => {
                 Some(Attr { uid: owner, mode: stat.mode & mode | writers, ..Attr::of(NodeKind::File, stat) })
             }
@@ -125,12 +127,10 @@ impl Exchange {
             flags & libc::O_TRUNC != 0 && self.log_attr(log).is_some(),
         )
         .and_then(|()| {
-            let what = format!("append to {path}");
+            let what = format_args!("append to {path}");
             match log.only_writer() {
-                Some(writer) => {
-                    rules::identity::check_acts_for(&actor, writer, self.may_relay(&actor), &what)
-                }
-                None => rules::identity::check_takes_part(&actor, &what),
+                Some(writer) => rules::identity::check_acts_for(&actor, writer, self.may_relay(&actor), what),
+                None => rules::identity::check_takes_part(&actor, what),
             }
         })
         .map_err(|refusal| {
