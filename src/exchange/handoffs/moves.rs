@@ -241,8 +241,8 @@ impl Exchange {
         judge: impl Fn(Option<&About>, Timestamp) -> Result<(Transition, State), Refusal>,
         by: &str,
     ) -> Outcome<()> {
-        let now = self.now();
         let _one_at_a_time = self.handoffs().moves.lock();
+        let now = self.now();
         // Another mount may have moved it since the caller looked.
         let about = match self.handoffs().book.lock().published.get(&node) {
             Some(p) if (p.state, p.name.as_str()) == from => p.about.clone(),
