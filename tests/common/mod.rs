@@ -5,11 +5,12 @@
 
 mod run;
 
-pub use run::{Output, run, wait_until};
+pub use run::{Output, run, signal, wait_until};
 
 use serde_json::Value;
 use std::cell::Cell;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -40,6 +41,7 @@ pub struct Fixture {
 struct Inner {
     // Dropped last: the folder may only go once nothing is mounted in it.
     temp: tempfile::TempDir,
+    dir: PathBuf,
     mounts_made: Cell<u32>,
 }
 
@@ -51,14 +53,24 @@ impl Fixture {
 
     /// A fresh exchange, with more arguments to `baton init`.
     pub fn with_init_args(args: &[&str]) -> Self {
+        Self::make("exchange", args)
+    }
+
+    /// A fresh exchange at a path of its own below the fixture's folder.
+    pub fn named(path: &str) -> Self {
+        Self::make(path, &[])
+    }
+
+    fn make(path: &str, args: &[&str]) -> Self {
         assert!(
             Path::new("/dev/fuse").exists(),
             "/dev/fuse is missing: these tests need a kernel with FUSE (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"
         );
         let temp = tempfile::Builder::new().prefix("baton-test-").tempdir().unwrap();
-        let fixture = Fixture { inner: Rc::new(Inner { temp, mounts_made: Cell::new(0) }) };
+        let dir = temp.path().join(path);
+        let fixture = Fixture { inner: Rc::new(Inner { temp, dir: dir.clone(), mounts_made: Cell::new(0) }) };
         fs::create_dir(fixture.scratch()).unwrap();
-        let dir = fixture.dir();
+        fs::create_dir_all(dir.parent().unwrap()).unwrap();
         let mut command = Command::new(BATON);
         command.arg("init").arg(&dir);
         for agent in AGENTS {
@@ -73,7 +85,12 @@ impl Fixture {
 
     /// The exchange's own folder.
     pub fn dir(&self) -> PathBuf {
-        self.inner.temp.path().join("exchange")
+        self.inner.dir.clone()
+    }
+
+    /// The folder that everything of this fixture lies in.
+    pub fn root(&self) -> &Path {
+        self.inner.temp.path()
     }
 
     /// A folder outside every mount, for the clients' own files.
@@ -157,11 +174,34 @@ impl Fixture {
     /// Mounts it on a given folder.
     pub fn mount_at(&self, mountpoint: PathBuf, args: &[&str]) -> Mount {
         let mount = Mount { fixture: self.clone(), mountpoint, gone: Cell::new(false) };
-        let mut command = Command::new(BATON);
-        command.arg("mount").arg(self.dir()).arg(&mount.mountpoint).args(args);
-        run(&mut command, "").ok();
+        run(&mut self.mount_command(&mount.mountpoint, args), "").ok();
         assert!(is_mounted(&mount.mountpoint), "`baton mount` returned but nothing is mounted");
         mount
+    }
+
+    /// `baton mount` about to run, for who wants more of it than a mount.
+    pub fn mount_command(&self, mountpoint: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(BATON);
+        command.arg("mount").arg(self.dir()).arg(mountpoint).args(args);
+        command
+    }
+
+    /// Runs `baton umount`, which may fail.
+    pub fn umount(&self, mountpoint: &Path) -> Output {
+        run(Command::new(BATON).arg("umount").arg(mountpoint), "")
+    }
+
+    /// What `baton status` says of the exchange.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        let status = self.baton(&["status", "--json", self.dir().to_str().unwrap()]).ok();
+        serde_json::from_str(&status).expect("--json is JSON")
+    }
+
+    /// Whether `baton status` says that a daemon is running.
+    #[track_caller]
+    pub fn is_running(&self) -> bool {
+        self.status()["running"].as_bool().unwrap()
     }
 
     /// Every refusal on record, oldest first.
@@ -198,7 +238,7 @@ impl Fixture {
     #[track_caller]
     pub fn kill_daemon(&self) {
         let pid = self.daemon_pid().expect("no daemon is running");
-        run(Command::new("kill").args(["-9", &pid.to_string()]), "").ok();
+        signal(pid, "KILL");
         wait_until("the killed daemon is gone", || self.daemon_pid().is_none());
     }
 
@@ -271,6 +311,13 @@ impl Mount {
         fs::read_to_string(self.at(path)).unwrap_or_else(|e| panic!("reading {path}: {e}"))
     }
 
+    /// Appends to a file of the tree with one write.
+    #[track_caller]
+    pub fn append(&self, path: &str, text: &str) {
+        let mut file = fs::File::options().append(true).open(self.at(path)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
     /// The names in a folder of the tree, sorted.
     #[track_caller]
     pub fn names(&self, path: &str) -> Vec<String> {
@@ -336,7 +383,7 @@ impl Mount {
     #[track_caller]
     pub fn umount(self) {
         self.gone.set(true);
-        run(Command::new(BATON).arg("umount").arg(&self.mountpoint), "").ok();
+        self.fixture.umount(&self.mountpoint).ok();
         assert!(!is_mounted(&self.mountpoint), "`baton umount` returned but it is still mounted");
     }
 

@@ -23,6 +23,13 @@ impl Output {
         self.stdout
     }
 
+    /// It must have failed. Gives what it printed as errors.
+    #[track_caller]
+    pub fn failed(self) -> String {
+        assert_ne!(self.status, 0, "it succeeded, but should fail:\n{}{}", self.stdout, self.stderr);
+        self.stderr
+    }
+
     /// It must have failed and shown `text`.
     #[track_caller]
     pub fn failed_with(&self, text: &str) {
@@ -59,6 +66,12 @@ pub fn run(command: &mut Command, input: &str) -> Output {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Sends a process a signal, given by its name.
+#[track_caller]
+pub fn signal(pid: u32, name: &str) {
+    run(Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()), "").ok();
 }
 
 /// Waits for a condition, up to 30 seconds.

@@ -1,6 +1,6 @@
 //! The daemon: one per exchange, ended by its last umount, repaired after anything.
 
-use crate::common::{BATON, Fixture, is_mounted, run, wait_until};
+use crate::common::{BATON, Fixture, is_mounted, signal, wait_until};
 use std::fs;
 use std::io::Write as _;
 use std::process::Command;
@@ -21,13 +21,13 @@ fn one_daemon_serves_every_mount_and_ends_with_the_last() {
 
 #[test]
 fn sigterm_and_sigint_unmount_cleanly() {
-    for signal in ["-TERM", "-INT"] {
+    for name in ["TERM", "INT"] {
         let fixture = Fixture::new();
         let bob = fixture.mount_as("bob");
         let alice = fixture.mount_as("alice");
         bob.bash("line bob >> inbox/alice.jsonl").ok();
         let pid = fixture.daemon_pid().unwrap();
-        run(Command::new("kill").args([signal, &pid.to_string()]), "").ok();
+        signal(pid, name);
         wait_until("both mounts are gone", || !is_mounted(bob.path()) && !is_mounted(alice.path()));
         wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
         fixture.verify();
@@ -50,9 +50,8 @@ fn a_mount_is_no_less_a_mount_where_its_message_can_not_be_written() {
     let mountpoint = fixture.new_mountpoint();
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     let mount = |args: &[&str]| {
-        let mut command = Command::new(BATON);
-        command.arg("mount").arg(fixture.dir()).arg(&mountpoint).args(["--as", "bob"]).args(args);
-        command.stdout(full()).stderr(full());
+        let mut command = fixture.mount_command(&mountpoint, &["--as", "bob"]);
+        command.args(args).stdout(full()).stderr(full());
         command
     };
     let umount = || Command::new(BATON).arg("umount").arg(&mountpoint).stdout(full()).status().unwrap();
@@ -83,16 +82,13 @@ fn mounting_a_mount_names_the_folder_to_mount() {
 fn a_foreground_mount_ends_with_its_signal() {
     let fixture = Fixture::new();
     let mountpoint = fixture.new_mountpoint();
-    let mut child = Command::new(BATON)
-        .arg("mount")
-        .arg(fixture.dir())
-        .arg(&mountpoint)
-        .args(["--as", "bob", "--foreground"])
+    let mut child = fixture
+        .mount_command(&mountpoint, &["--as", "bob", "--foreground"])
         .stderr(fs::File::create(fixture.scratch().join("log")).unwrap())
         .spawn()
         .unwrap();
     wait_until("the tree answers", || mountpoint.join("inbox").is_dir());
-    run(Command::new("kill").args(["-TERM", &child.id().to_string()]), "").ok();
+    signal(child.id(), "TERM");
     child.wait().unwrap();
     assert!(!is_mounted(&mountpoint));
 }
@@ -105,8 +101,7 @@ fn status_and_verify_speak_of_a_running_exchange() {
     let dir = fixture.dir();
     let status = fixture.baton(&["status", dir.to_str().unwrap()]).ok();
     assert!(status.contains(bob.path().to_str().unwrap()), "{status}");
-    let status = fixture.baton(&["status", dir.to_str().unwrap(), "--json"]).ok();
-    serde_json::from_str::<serde_json::Value>(&status).expect("--json is JSON");
+    assert!(fixture.is_running());
     fixture.verify();
 }
 

@@ -46,7 +46,7 @@ impl Faulty {
 
     /// Ends it cleanly.
     fn umount(mut self) {
-        run(Command::new(BATON).arg("umount").arg(&self.mountpoint), "").ok();
+        self.fixture.umount(&self.mountpoint).ok();
         self.strace.wait().unwrap();
     }
 

@@ -146,7 +146,7 @@ fn a_large_folder_leaves_files_to_open_for_everybody_else() {
     mount.arg("--nofile=4096:4096").arg(BATON).arg("mount").arg(fixture.dir()).arg(&first);
     run(&mut mount, "").ok();
     let bob = fixture.mount_as("bob");
-    run(Command::new(BATON).arg("umount").arg(&first), "").ok();
+    fixture.umount(&first).ok();
     let files = format!("/proc/{}/fd", fixture.daemon_pid().unwrap());
     bob.bash("ls -l credentials/claude/many").ok();
     wait_until("the kernel has forgotten most of them", || fs::read_dir(&files).unwrap().count() < 1000);

@@ -3,6 +3,7 @@
 use crate::common::{Fixture, Mount, message, wait_until};
 use std::fs;
 use std::io::Write;
+use std::io::{Read as _, Seek as _, SeekFrom};
 
 const INBOX: &str = "inbox/alice.jsonl";
 
@@ -425,6 +426,30 @@ fn a_reader_through_another_mount_sees_the_line_at_once() {
 }
 
 #[test]
+fn readers_who_have_read_to_the_end_see_an_append_at_once_with_and_without_passthrough() {
+    for options in [&[][..], &["--no-passthrough"]] {
+        let fixture = Fixture::new();
+        let mounts = [fixture.mount_with(options), fixture.mount_with(options)];
+        let mut readers = mounts.each_ref().map(|mount| fs::File::open(mount.at(INBOX)).unwrap());
+        let mut expected = String::new();
+        for round in 0..20 {
+            let line = fixture.line("bob", &format!("round {round}")) + "\n";
+            mounts[round % 2].append(INBOX, &line);
+            expected.push_str(&line);
+            for (reader, mount) in readers.iter_mut().zip(&mounts) {
+                let mut rest = String::new();
+                reader.read_to_string(&mut rest).unwrap();
+                assert_eq!(rest, line);
+                assert_eq!(reader.metadata().unwrap().len(), expected.len() as u64);
+                assert_eq!(reader.seek(SeekFrom::End(0)).unwrap(), expected.len() as u64);
+                assert_eq!(mount.read(INBOX), expected);
+                assert_eq!(fs::metadata(mount.at(INBOX)).unwrap().len(), expected.len() as u64);
+            }
+        }
+    }
+}
+
+#[test]
 fn tail_f_shows_each_new_line() {
     let (fixture, bob) = bob();
     let seen = fixture.scratch().join("seen");
@@ -438,7 +463,7 @@ fn tail_f_shows_each_new_line() {
         let text = format!("number {n}");
         wait_until("tail -f shows the line", || fs::read_to_string(&seen).unwrap().contains(&text));
     }
-    crate::common::run(std::process::Command::new("kill").arg(tail.id().to_string()), "").ok();
+    crate::common::signal(tail.id(), "TERM");
     tail.wait().unwrap();
 }
 
