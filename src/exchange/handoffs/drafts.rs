@@ -3,6 +3,7 @@
 use super::HandoffNode;
 use crate::exchange::{Actor, Caller, process_of};
 use crate::rules::{Refusal, Rule};
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
@@ -121,29 +122,30 @@ impl Drafts {
     pub fn visible<'a>(
         &'a self,
         actor: &'a Actor,
-        caller: &Caller,
+        caller: &'a Caller,
     ) -> impl Iterator<Item = (&'a str, HandoffNode)> {
-        let process = process_of(caller.pid);
+        let process = LazyCell::new(|| process_of(caller.pid));
         self.all
             .iter()
-            .filter(move |(_, d)| d.is_seen_by(actor, process))
+            .filter(move |(_, d)| d.is_seen_by(actor, &process))
             .map(|(node, d)| (d.name.as_str(), *node))
     }
 
     /// The draft that a name means to a caller: its own thread's, its own process's, or the newest.
     pub fn find(&self, actor: &Actor, caller: &Caller, name: &str) -> Option<HandoffNode> {
-        let process = process_of(caller.pid);
+        let process = LazyCell::new(|| process_of(caller.pid));
         self.all
             .iter()
-            .filter(|(_, d)| d.name == name && d.is_seen_by(actor, process))
-            .max_by_key(|(node, d)| (d.creator.pid == caller.pid, d.process == process, **node))
+            .filter(|(_, d)| d.name == name && d.is_seen_by(actor, &process))
+            .max_by_key(|(node, d)| (d.creator.pid == caller.pid, d.process == *process, **node))
             .map(|(node, _)| *node)
     }
 }
 
 impl Draft {
-    fn is_seen_by(&self, actor: &Actor, process: u32) -> bool {
-        !self.unlinked && self.by == *actor && (self.writers == 0 || self.process == process)
+    /// `process`: the caller's. It costs a look at /proc, so it is looked up where it matters only.
+    fn is_seen_by<F: FnOnce() -> u32>(&self, actor: &Actor, process: &LazyCell<u32, F>) -> bool {
+        !self.unlinked && self.by == *actor && (self.writers == 0 || self.process == **process)
     }
 }
 
