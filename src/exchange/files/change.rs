@@ -3,6 +3,7 @@
 use crate::rules::Refusal;
 use crate::rules::credential::{SlotName, Verdict, Witness};
 use crate::wire::credential::Credential;
+use crate::wire::time::Timestamp;
 use std::io;
 
 /// Why a change was not made; not recorded yet.
@@ -43,6 +44,19 @@ pub(in crate::exchange) enum Grounds {
     Judged(Witness),
     /// The operator has decided.
     Adopted,
+}
+
+/// Bytes that are to become a slot's content.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::exchange) struct Submission<'a> {
+    pub slot: &'a SlotName,
+    pub bytes: &'a [u8],
+    pub grounds: Grounds,
+    /// The uid and gid of a new slot, where we may give files away; a slot that exists keeps its own.
+    pub owner: Option<(u32, u32)>,
+    /// It is the profile's first login: the live link is made as well.
+    pub link_first: bool,
+    pub now: Timestamp,
 }
 
 /// What is about to happen in a profile. Its event comes first, so that after a crash the events say

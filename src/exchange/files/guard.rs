@@ -1,7 +1,7 @@
 //! The guard around slots and live links: what becomes of each operation on a guarded name.
 
 use super::access::Operation;
-use super::change::{Accepted, Change, Fault, Grounds, Live};
+use super::change::{Accepted, Change, Fault, Grounds, Live, Submission};
 use super::fd;
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
@@ -75,7 +75,8 @@ impl Files {
         let dir = profile.dir.metadata()?;
         let owner = self.as_root.then_some((dir.uid(), dir.gid()));
         let note = |change: &Change<'_>| self.note(&Actor::Operator, profile, change);
-        profile.submit(slot, bytes, Grounds::Adopted, owner, false, now, &note)
+        let grounds = Grounds::Adopted;
+        profile.submit(Submission { slot, bytes, grounds, owner, link_first: false, now }, &note)
     }
 
     /// Writes a change's event, on disk where that was asked for: never a token, never a whole hash.
@@ -423,7 +424,9 @@ impl Files {
         let grounds = Grounds::Judged(profile.witness(Process::of(caller.pid), now)?);
         let by = self.office()?.actor(caller);
         let note = |change: &Change<'_>| self.note(&by, profile, change);
-        match profile.submit(&slot, &bytes, grounds, self.new_owner(caller), link_first, now, &note) {
+        let owner = self.new_owner(caller);
+        let submission = Submission { slot: &slot, bytes: &bytes, grounds, owner, link_first, now };
+        match profile.submit(submission, &note) {
             Ok(_) => Ok(()),
             Err(Fault::Broke(refusal)) => {
                 let path = profile.slot_path(&slot);

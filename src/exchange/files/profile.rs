@@ -1,6 +1,6 @@
 //! One profile on disk: its slots and its live link. What the guard decides is committed here.
 
-use super::change::{Accepted, Change, Fault, Grounds, Live, Note};
+use super::change::{Accepted, Change, Fault, Grounds, Live, Note, Submission};
 use super::fd::{self, FileKey};
 use super::refresh_lock::Holder;
 use crate::exchange::config::ProfileConfig;
@@ -222,40 +222,24 @@ impl Profile {
         Ok(credential::link_target(target.as_bytes()).map_or(Live::Other, Live::To))
     }
 
-    /// Replaces a slot's content, if there are grounds to. With `link_first`, it is the profile's first
-    /// login: the live link is made as well.
-    #[expect(clippy::too_many_arguments, reason = "each is one fact of the write")]
+    /// Replaces a slot's content, if there are grounds to.
     pub(in crate::exchange) fn submit(
         &self,
-        slot: &SlotName,
-        bytes: &[u8],
-        grounds: Grounds,
-        owner: Option<(u32, u32)>,
-        link_first: bool,
-        now: Timestamp,
+        submission: Submission<'_>,
         note: Note<'_>,
     ) -> Result<Accepted, Fault> {
-        let outcome = self.try_submit(slot, bytes, grounds, owner, link_first, now, note);
+        let outcome = self.try_submit(submission, note);
         let name = match &outcome {
             Ok(Accepted { verdict, .. }) => verdict.map_or("adopted", Verdict::name),
             Err(Fault::Broke(_)) => "refused",
             Err(Fault::Io(_)) => return outcome,
         };
-        self.last.lock().insert(slot.clone(), LastVerdict { name, at: now });
+        self.last.lock().insert(submission.slot.clone(), LastVerdict { name, at: submission.now });
         outcome
     }
 
-    #[expect(clippy::too_many_arguments, reason = "as submit")]
-    fn try_submit(
-        &self,
-        slot: &SlotName,
-        bytes: &[u8],
-        grounds: Grounds,
-        owner: Option<(u32, u32)>,
-        link_first: bool,
-        now: Timestamp,
-        note: Note<'_>,
-    ) -> Result<Accepted, Fault> {
+    fn try_submit(&self, submission: Submission<'_>, note: Note<'_>) -> Result<Accepted, Fault> {
+        let Submission { slot, bytes, grounds, owner, link_first, now } = submission;
         let new = parse_claude(bytes).map_err(|e| {
             let what = format!(
                 "These bytes are no login ({e}), so slot {slot} keeps its own. Write the whole file."
@@ -472,7 +456,8 @@ impl Profile {
         let metadata = file.metadata()?;
         let owner = as_root.then_some((metadata.uid(), metadata.gid()));
         let grounds = Grounds::Judged(Witness::default());
-        let accepted = self.submit(&slot, &bytes, grounds, owner, false, now, note)?;
+        let submission = Submission { slot: &slot, bytes: &bytes, grounds, owner, link_first: false, now };
+        let accepted = self.submit(submission, note)?;
         self.relink(&slot)?;
         Ok(Some(accepted))
     }

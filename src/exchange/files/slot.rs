@@ -1,7 +1,7 @@
 //! Writing a slot in place: what is written stays the writer's own until it is a whole login that the
 //! rule accepts; only then do readers see it.
 
-use super::change::{Change, Fault, Grounds};
+use super::change::{Change, Fault, Grounds, Submission};
 use super::process::Process;
 use super::profile::Profile;
 use super::{Files, guard};
@@ -197,7 +197,9 @@ impl Files {
         let link_first = writer.link_first && profile.slot_handle(slot)?.is_none();
         let by = self.office()?.actor(caller);
         let note = |change: &Change<'_>| self.note(&by, profile, change);
-        match profile.submit(slot, &draft.bytes, grounds, self.new_owner(caller), link_first, now, &note) {
+        let owner = self.new_owner(caller);
+        let submission = Submission { slot, bytes: &draft.bytes, grounds, owner, link_first, now };
+        match profile.submit(submission, &note) {
             Ok(_) => {
                 (draft.pending, draft.written_by) = (false, None);
                 Ok(Decision::Published)
