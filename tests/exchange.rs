@@ -104,7 +104,7 @@ impl World {
 
     fn publish(&self, by: &str, name: &str, payload: &str) -> Outcome<()> {
         let temp = format!(".{name}.tmp");
-        let (_, writer) = self.ex().create_draft(&as_agent(by), State::Pending, &temp, 0)?;
+        let (_, writer) = self.ex().create_draft(&as_agent(by), State::Pending, &temp)?;
         writer.write(&as_agent(by), 0, false, payload.as_bytes())?;
         writer.release();
         self.ex().move_handoff(&as_agent(by), (State::Pending, &temp), (State::Pending, name))
@@ -308,7 +308,7 @@ fn a_handoff_created_under_its_final_name_is_published_by_the_write_that_complet
     let world = World::new();
     let (alice, bob) = (as_agent("alice"), as_agent("bob"));
     let payload = handoff("+1");
-    let (node, writer) = world.ex().create_draft(&bob, State::Pending, "x.json", 0).unwrap();
+    let (node, writer) = world.ex().create_draft(&bob, State::Pending, "x.json").unwrap();
     writer.write(&bob, 0, false, &payload.as_bytes()[..30]).unwrap();
     assert!(world.ex().find_handoff(&alice, State::Pending, "x.json").is_none());
     assert!(world.ex().list_handoffs(&alice, State::Pending).is_empty());

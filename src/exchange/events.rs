@@ -215,7 +215,8 @@ impl Events {
     }
 
     /// The last event's number and the head of the chain, in hex.
-    pub fn head(&self) -> (u64, String) {
+    #[cfg(test)]
+    fn head(&self) -> (u64, String) {
         let chain = self.chain.lock();
         (chain.seq, hex(&chain.prev))
     }

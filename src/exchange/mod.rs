@@ -27,7 +27,9 @@ use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -304,11 +306,6 @@ impl Exchange {
         }
     }
 
-    /// The last event's number and the hash that the next one will name, in hex.
-    pub fn events_head(&self) -> (u64, String) {
-        self.events.head()
-    }
-
     fn make_events_durable(&self, end: u64) -> io::Result<()> {
         self.events.make_durable(end, self.durability)
     }
@@ -422,6 +419,25 @@ impl files::Office for Exchange {
         let end = self.events.append(self.now(), event, &members)?;
         self.make_events_durable(end)
     }
+}
+
+/// Up to `size` bytes of a file from `offset`; fewer only at its end.
+///
+/// # Errors
+/// The disk's.
+pub fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    let mut filled = 0;
+    while filled < size {
+        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
 }
 
 /// The process of a thread: its thread group. The thread's own id where /proc doesn't tell.

@@ -6,11 +6,10 @@ use super::tree::{self, Dir, Node};
 use crate::exchange::files::OpenFile;
 use crate::exchange::logs::LogName;
 use crate::exchange::views::ViewReader;
-use crate::exchange::{Attr, Caller, Denied, Outcome};
+use crate::exchange::{Attr, Caller, Denied, Outcome, read_at};
 use fuser::FopenFlags;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// A handle to give the kernel, and how its I/O travels.
@@ -56,21 +55,6 @@ fn bad_handle() -> Denied {
 
 fn reads_only(flags: i32) -> bool {
     flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_TRUNC == 0
-}
-
-fn read_file(file: &File, offset: u64, size: usize) -> Outcome<Vec<u8>> {
-    let mut bytes = vec![0; size];
-    let mut filled = 0;
-    while filled < size {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 fn slice(text: &[u8], offset: u64, size: usize) -> Vec<u8> {
@@ -140,7 +124,7 @@ impl Mounted {
                 let Some(name) = name.to_str() else {
                     return Err(self.refuse_creation(caller, &parent, name));
                 };
-                let (node, draft) = self.exchange.create_draft(caller, *state, name, flags)?;
+                let (node, draft) = self.exchange.create_draft(caller, *state, name)?;
                 (Node::Handoff { node, state: *state }, Opened::direct(Handle::Draft(draft), None))
             }
             Node::Dir { dir: Dir::Top | Dir::Inbox, .. } => {
@@ -178,9 +162,9 @@ impl Mounted {
     pub(super) fn read(&self, handle: u64, offset: u64, size: usize) -> Outcome<Vec<u8>> {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
-            Handle::Reader(file) => read_file(file, offset, size),
+            Handle::Reader(file) => Ok(read_at(file, offset, size)?),
             Handle::View(ViewReader::Text(text)) => Ok(slice(text, offset, size)),
-            Handle::View(ViewReader::Growing(file)) => read_file(file, offset, size),
+            Handle::View(ViewReader::Growing(file)) => Ok(read_at(file, offset, size)?),
             Handle::Draft(draft) => Ok(draft.read(offset, size)),
             Handle::File(open) => self.exchange.files().read(open, offset, size),
             Handle::LogWriter(_) => Err(bad_handle()),

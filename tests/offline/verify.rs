@@ -44,7 +44,7 @@ fn hand_over(sample: &Sample, exchange: &Exchange, name: &str) {
     ];
     let payload = sample.baton(&args, "").ok();
     let caller = operator(exchange);
-    let (_, draft) = exchange.create_draft(&caller, State::Pending, name, libc::O_WRONLY).unwrap();
+    let (_, draft) = exchange.create_draft(&caller, State::Pending, name).unwrap();
     draft.write(&caller, 0, false, payload.trim_end().as_bytes()).unwrap();
     draft.release();
 }

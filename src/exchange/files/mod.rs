@@ -281,18 +281,7 @@ impl Files {
             Opened::SlotReader(file) => file,
             Opened::SlotWriter(writer) => return Ok(writer.read(offset, size)),
         };
-        let mut bytes = vec![0; size];
-        let mut filled = 0;
-        while filled < size {
-            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
-        bytes.truncate(filled);
-        Ok(bytes)
+        Ok(super::read_at(file, offset, size)?)
     }
     /// pwrite(2), or an append.
     pub fn write(

@@ -12,7 +12,7 @@ pub(super) use book::Handoffs;
 pub use writer::DraftWriter;
 
 use super::{Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
-use crate::rules::handoff::{REASON, refuse_operation};
+use crate::rules::handoff::refuse_operation;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
@@ -108,13 +108,5 @@ impl Exchange {
             (None, Some(draft)) => format!("handoff/{}", draft.name),
             (None, None) => "handoff/".into(),
         }
-    }
-
-    /// How many handoffs are in each state, reason files not counted.
-    pub fn count_handoffs(&self) -> [(State, usize); 4] {
-        let book = self.handoffs().book.lock();
-        State::ALL.map(|state| {
-            (state, book.names[state as usize].keys().filter(|name| !name.ends_with(REASON)).count())
-        })
     }
 }

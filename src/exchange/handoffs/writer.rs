@@ -33,7 +33,6 @@ impl Exchange {
         caller: &Caller,
         state: State,
         name: &str,
-        _flags: i32,
     ) -> Outcome<(HandoffNode, DraftWriter)> {
         let path = format!("{}/{name}", state.dir());
         let actor = self.actor(caller);
@@ -135,11 +134,6 @@ impl Exchange {
 }
 
 impl DraftWriter {
-    /// The draft's node; not always the one that was opened (see the head of this file).
-    pub fn node(&self) -> HandoffNode {
-        self.node
-    }
-
     /// One write(2). Through a final name (`handoff/x.json`), the write that completes the object
     /// verifies and publishes it.
     ///

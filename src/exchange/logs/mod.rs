@@ -147,11 +147,6 @@ impl Exchange {
         self.refuse(caller, Attempt { operation, path: &path, bytes: &[] }, refusal)
     }
 
-    /// How many lines a log is known to hold.
-    pub fn log_lines(&self, log: &LogName) -> Option<usize> {
-        Some(self.logs.open.read().get(log)?.tail.lock().ids.len())
-    }
-
     pub(super) fn log(&self, name: &LogName) -> io::Result<Arc<Log>> {
         if let Some(log) = self.logs.open.read().get(name) {
             return Ok(Arc::clone(log));
