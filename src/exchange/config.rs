@@ -23,6 +23,20 @@ pub struct Config {
     pub allow_unsigned_from: Vec<AgentName>,
     /// Accept handoffs of pairs whose secret is not held here, checking their shape only.
     pub relay_handoffs: bool,
+    /// Most `refs` of one message. Default 64.
+    pub max_refs: usize,
+    /// Messages a minute that an agent may send; 0, the default: any number.
+    pub rate_per_minute: u32,
+    /// Incidents a minute that an agent may send; 0: any number. Default 6.
+    pub incidents_per_minute: u32,
+    /// How often two agents may answer each other in one thread within an hour; 0: any number. Default 60.
+    pub turns_per_thread: u32,
+    /// Bytes that an inbox may have before it is archived; 0: any number. Default 4 GiB.
+    pub inbox_bytes: u64,
+    /// Bytes that are kept in quarantine for one actor; 0: any number. Default 256 MiB.
+    pub quarantine_bytes: u64,
+    /// Who decides about what: a domain's owners.
+    pub domains: BTreeMap<String, Vec<AgentName>>,
     /// The credential profiles by name.
     pub credentials: BTreeMap<String, ProfileConfig>,
 }
@@ -34,6 +48,13 @@ pub struct AgentConfig {
     pub uid: Option<u32>,
     /// Whether it may carry signed lines and handoffs of others.
     pub may_relay: bool,
+    /// Whether its unsigned lines are completed and signed with its key. Where nothing is said: on the
+    /// mounts that are the agent's (`--as`), not for its uid on a mount of many.
+    pub seal: Option<bool>,
+    /// Whether a mount that is the agent's sends its heartbeats.
+    pub heartbeat: bool,
+    /// Messages a minute that it may send, in place of the exchange's.
+    pub rate_per_minute: Option<u32>,
 }
 
 /// `[credentials.<profile>]`
@@ -63,6 +84,8 @@ struct Written {
     #[serde(default)]
     agents: BTreeMap<Spanned<String>, WrittenAgent>,
     #[serde(default)]
+    domains: BTreeMap<String, Vec<Spanned<String>>>,
+    #[serde(default)]
     credentials: BTreeMap<Spanned<String>, WrittenProfile>,
 }
 
@@ -75,6 +98,12 @@ struct WrittenExchange {
     allow_unsigned_from: Vec<Spanned<String>>,
     #[serde(default)]
     relay_handoffs: bool,
+    max_refs: Option<Spanned<i64>>,
+    rate_per_minute: Option<Spanned<i64>>,
+    incidents_per_minute: Option<Spanned<i64>>,
+    turns_per_thread: Option<Spanned<i64>>,
+    inbox_bytes: Option<Spanned<i64>>,
+    quarantine_bytes: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +112,10 @@ struct WrittenAgent {
     uid: Option<Spanned<i64>>,
     #[serde(default)]
     may_relay: bool,
+    seal: Option<bool>,
+    #[serde(default)]
+    heartbeat: bool,
+    rate_per_minute: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -131,7 +164,16 @@ impl Config {
                     Some(uid)
                 }
             };
-            agents.insert(name, AgentConfig { uid, may_relay: agent.may_relay });
+            agents.insert(
+                name,
+                AgentConfig {
+                    uid,
+                    may_relay: agent.may_relay,
+                    seal: agent.seal,
+                    heartbeat: agent.heartbeat,
+                    rate_per_minute: agent.rate_per_minute,
+                },
+            );
         }
         check_bilateral_names(agents.keys())?;
 
@@ -157,6 +199,11 @@ impl Config {
             Some(v) if (0..=most).contains(v.get_ref()) => Ok(*v.get_ref()),
             Some(v) => Err(at(v.span().start, format!("exchange.{key} must be from 0 to {most}"))),
         };
+
+        let mut domains = BTreeMap::new();
+        for (name, owners) in &written.domains {
+            domains.insert(name.clone(), known(owners, &format!("domains.{name}"))?);
+        }
 
         let mut credentials = BTreeMap::new();
         for (name, profile) in &written.credentials {
@@ -201,6 +248,19 @@ impl Config {
             max_body_bytes: within(&exchange.max_body_bytes, "max_body_bytes", 65_536, 16 << 20)? as usize,
             allow_unsigned_from: known(&exchange.allow_unsigned_from, "exchange.allow_unsigned_from")?,
             relay_handoffs: exchange.relay_handoffs,
+            max_refs: within(&exchange.max_refs, "max_refs", 64, 100_000)? as usize,
+            rate_per_minute: within(&exchange.rate_per_minute, "rate_per_minute", 0, 1_000_000_000)? as u32,
+            incidents_per_minute: within(
+                &exchange.incidents_per_minute,
+                "incidents_per_minute",
+                6,
+                1_000_000,
+            )? as u32,
+            turns_per_thread: within(&exchange.turns_per_thread, "turns_per_thread", 60, 1_000_000)? as u32,
+            inbox_bytes: within(&exchange.inbox_bytes, "inbox_bytes", 4 << 30, 1 << 50)? as u64,
+            quarantine_bytes: within(&exchange.quarantine_bytes, "quarantine_bytes", 256 << 20, 1 << 50)?
+                as u64,
+            domains,
             agents,
             credentials,
         })
@@ -278,10 +338,25 @@ allow_unsigned_from = []
 # true: also take handoffs of pairs whose secret is not held here. Only their form is checked; the
 # receiver has to verify them.
 relay_handoffs = false
+# Most refs of one message.
+max_refs = 64
+# Messages a minute that one agent may send (TRUSTED agents: any number), incidents a minute, and how often
+# two agents may answer each other in one thread within an hour. 0 is no limit.
+rate_per_minute = 0
+incidents_per_minute = 6
+turns_per_thread = 60
+# Bytes of an inbox before it must be archived (baton archive), and of what is kept of one agent's refused
+# writes. 0 is no limit.
+inbox_bytes = 4294967296
+quarantine_bytes = 268435456
 
 # One table per agent. A process with the agent's uid acts as that agent; agents that share a user
 # have no uid here and get a mount of their own: baton mount --as <agent>.
 # may_relay = true lets an agent carry lines and handoffs that others have signed.
+# Unsigned lines that come through an agent's own mount (--as) are completed and signed with its key.
+# seal = true does so for its uid too, seal = false nowhere: its lines must arrive signed.
+# heartbeat = true has its mount send its heartbeats.
+# rate_per_minute = 60 gives it a limit of its own.
 #
 # To add one: give it a table here, then
 #   head -c 32 /dev/urandom | base64 > carol.key
@@ -290,6 +365,11 @@ relay_handoffs = false
 "#;
 
 const TEMPLATE_TAIL: &str = r#"
+# Who decides about what. A proposal that names a domain in affected_domains becomes a decision when all
+# the domain's owners have acked it; one that names none, when all its recipients have.
+[domains]
+# release = ["bob", "alice"]
+
 # Guarded logins: the folder credentials/<profile>/ of the tree.
 [credentials.claude]
 format = "claude"

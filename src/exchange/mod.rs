@@ -18,14 +18,16 @@ mod events;
 pub mod open;
 mod refusals;
 mod replay;
+mod trust;
 
 use crate::rules::Refusal;
+use crate::rules::conversation::{Charter, Conversation};
 use crate::store::{Stat, Store};
 use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -211,6 +213,9 @@ pub struct Exchange {
     trust: RwLock<Arc<TrustList>>,
     /// Held while a trust list is merged and written, so that nobody who only reads it waits for the disk.
     importing: Mutex<()>,
+    /// What the committed messages amount to. Its lock is the order of commits.
+    conversation: Mutex<Conversation>,
+    charter: RwLock<Arc<Charter>>,
     secrets: RwLock<HashMap<(AgentName, AgentName), PairSecret>>,
     events: events::Events,
     refusals: refusals::RefusalBook,
@@ -247,6 +252,16 @@ impl Exchange {
     /// The trust list in force.
     pub fn trust(&self) -> Arc<TrustList> {
         Arc::clone(&self.trust.read())
+    }
+
+    /// What the committed messages amount to.
+    pub fn conversation(&self) -> MutexGuard<'_, Conversation> {
+        self.conversation.lock()
+    }
+
+    /// What messages are judged by.
+    pub fn charter(&self) -> Arc<Charter> {
+        Arc::clone(&self.charter.read())
     }
 
     /// The time.

@@ -27,6 +27,7 @@ use std::time::SystemTime;
 /// The directories that an exchange has, with their modes.
 pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("inbox", 0o755),
+    ("outbox", 0o755),
     ("handoff", 0o755),
     ("claimed", 0o755),
     ("archive", 0o755),
@@ -70,6 +71,7 @@ impl Exchange {
         let trust = read_trust(&layout)?;
         check_keys(&layout, &config)?;
         let secrets = read_secrets(&layout, &config)?;
+        let charter = super::trust::charter(&config);
         let (events, recent) = Events::open(&local, &root)?;
         finish_moves(&local, &recent);
         let refusals = RefusalBook::open(&root).map_err(io_at(layout.refusals()))?;
@@ -80,6 +82,8 @@ impl Exchange {
             store: Arc::new(local),
             trust: RwLock::new(Arc::new(trust)),
             importing: Mutex::new(()),
+            conversation: Mutex::default(),
+            charter: RwLock::new(Arc::new(charter)),
             secrets: RwLock::new(secrets),
             events,
             refusals,
@@ -316,7 +320,12 @@ fn check_files(layout: &Layout, config: &Config) -> Result<(), OpenError> {
         let others = agents.clone().filter(move |to| *to != from);
         others.map(move |to| LogName::Bilateral { from: from.clone(), to: to.clone() })
     });
-    let logs = agents.clone().cloned().map(LogName::Inbox).chain([LogName::Decisions, LogName::Incidents]);
+    let logs = agents
+        .clone()
+        .cloned()
+        .map(LogName::Inbox)
+        .chain(agents.clone().cloned().map(LogName::Outbox))
+        .chain([LogName::Decisions, LogName::Incidents]);
     let logs = logs.chain(bilateral).map(|log| layout.tree(&log.path()));
     for file in logs.chain([layout.events(), layout.trust()]) {
         if kind(&file).is_some_and(|kind| !kind.is_file()) {

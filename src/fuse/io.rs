@@ -127,7 +127,7 @@ impl Mounted {
                 let (node, draft) = self.exchange.create_draft(caller, *state, name)?;
                 (Node::Handoff { node, state: *state }, Opened::direct(Handle::Draft(draft), None))
             }
-            Node::Dir { dir: Dir::Top | Dir::Inbox, .. } => {
+            Node::Dir { dir: Dir::Top | Dir::Inbox | Dir::Outbox, .. } => {
                 let path = tree::child_path(&self.exchange, &parent, name);
                 let Some(log) = self.exchange.find_log(&path) else {
                     return Err(self.refuse_creation(caller, &parent, name));

@@ -20,15 +20,18 @@ pub enum Dir {
     Top,
     /// `inbox/`
     Inbox,
+    /// `outbox/`
+    Outbox,
     /// `handoff/`, `claimed/`, `archive/`, `rejected/`
     State(State),
 }
 
 impl Dir {
     /// All of them.
-    pub const ALL: [Dir; 6] = [
+    pub const ALL: [Dir; 7] = [
         Dir::Top,
         Dir::Inbox,
+        Dir::Outbox,
         Dir::State(State::Pending),
         Dir::State(State::Claimed),
         Dir::State(State::Archived),
@@ -40,6 +43,7 @@ impl Dir {
         match self {
             Dir::Top => "",
             Dir::Inbox => "inbox",
+            Dir::Outbox => "outbox",
             Dir::State(state) => state.dir(),
         }
     }
@@ -137,7 +141,7 @@ fn find(exchange: &Exchange, caller: &Caller, dir: Dir, aliased: bool, name: &Os
             }
             exchange.find_log(name).map(Node::Log)
         }
-        Dir::Inbox => exchange.find_log(&format!("inbox/{name}")).map(Node::Log),
+        Dir::Inbox | Dir::Outbox => exchange.find_log(&format!("{}/{name}", dir.path())).map(Node::Log),
         Dir::State(state) => {
             exchange.find_handoff(caller, state, name).map(|node| Node::Handoff { node, state })
         }
@@ -188,12 +192,13 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
             }
             Ok(names)
         }
-        Node::Dir { dir: Dir::Inbox, .. } => Ok(exchange
+        Node::Dir { dir: dir @ (Dir::Inbox | Dir::Outbox), .. } => Ok(exchange
             .list_logs()
             .into_iter()
             .filter_map(|log| {
                 let path = log.path();
-                path.strip_prefix("inbox/").map(|name| file(name, Node::Log(log)))
+                let (folder, name) = path.split_once('/')?;
+                (folder == dir.path()).then(|| file(name, Node::Log(log)))
             })
             .collect()),
         Node::Dir { dir: Dir::State(state), .. } => Ok(exchange

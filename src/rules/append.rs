@@ -12,6 +12,8 @@ use crate::wire::trust::Tier;
 pub enum LogName {
     /// `inbox/<agent>.jsonl`
     Inbox(AgentName),
+    /// `outbox/<agent>.jsonl`
+    Outbox(AgentName),
     /// `<from>_to_<to>.jsonl`
     Bilateral {
         /// Only this agent appends.
@@ -44,6 +46,9 @@ impl LogName {
         if let Some(name) = stem.strip_prefix("inbox/") {
             return agent(name).map(LogName::Inbox);
         }
+        if let Some(name) = stem.strip_prefix("outbox/") {
+            return agent(name).map(LogName::Outbox);
+        }
         stem.match_indices("_to_").find_map(|(at, sep)| {
             let (from, to) = (agent(&stem[..at])?, agent(&stem[at + sep.len()..])?);
             (from != to).then_some(LogName::Bilateral { from, to })
@@ -53,7 +58,7 @@ impl LogName {
     /// The one agent that appends here, where there is only one.
     pub fn only_writer(&self) -> Option<&AgentName> {
         match self {
-            LogName::Bilateral { from, .. } => Some(from),
+            LogName::Outbox(from) | LogName::Bilateral { from, .. } => Some(from),
             _ => None,
         }
     }
@@ -63,6 +68,7 @@ impl std::fmt::Display for LogName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             LogName::Inbox(agent) => write!(f, "inbox/{agent}.jsonl"),
+            LogName::Outbox(agent) => write!(f, "outbox/{agent}.jsonl"),
             LogName::Bilateral { from, to } => write!(f, "{from}_to_{to}.jsonl"),
             LogName::Decisions => f.write_str("decisions.jsonl"),
             LogName::Incidents => f.write_str("incident_log.jsonl"),

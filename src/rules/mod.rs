@@ -4,7 +4,9 @@
 
 mod refusal;
 
+pub mod address;
 pub mod append;
+pub mod conversation;
 pub mod credential;
 pub mod handoff;
 pub mod identity;

@@ -113,6 +113,24 @@ rules! {
     Size "size" libc::EMSGSIZE;
     /// Over the rate or a quota.
     Rate "rate" libc::EDQUOT;
+    /// Two agents answer each other without end.
+    Loop "loop" libc::EDQUOT;
+    /// An inbox or the quarantine is full.
+    Quota "quota" libc::EDQUOT;
+    /// A recipient that is no agent here, or not whom this log is for.
+    Recipient "recipient" libc::EBADMSG;
+    /// A proposal for a domain that exchange.toml does not name.
+    Domain "domain" libc::EBADMSG;
+    /// An entry in decisions.jsonl that no proposal with all its owners' acks stands for.
+    Decision "decision" libc::EPERM;
+    /// One more counter-proposal after three round trips.
+    Rounds "rounds" libc::EPERM;
+    /// An ack of a proposal that a decision on the same domain has overtaken.
+    Conflict "conflict" libc::EPERM;
+    /// An ack of a proposal that lapsed.
+    Lapsed "lapsed" libc::ETIME;
+    /// Safe mode: only acks, heartbeats and incidents.
+    SafeMode "safe-mode" libc::EROFS;
     /// A handoff past expires_at.
     Expired "expired" libc::ETIME;
     /// A move that is no transition of the handoff state machine.

@@ -205,6 +205,34 @@ impl Message {
     pub fn is_signed(&self) -> bool {
         self.object.contains_key(SIGNATURE) || self.object.contains_key(PUBLIC_KEY_ID)
     }
+    /// A member that is a string: `subject`, ...
+    pub fn text(&self, member: &str) -> Option<&str> {
+        self.object.get(member)?.as_str()
+    }
+    /// `body`
+    pub fn body(&self) -> &Value {
+        self.object.get("body").unwrap_or(&Value::Null)
+    }
+    /// Whether its author asks for an ack.
+    pub fn ack_required(&self) -> bool {
+        self.object.get("ack_required").and_then(Value::as_bool).unwrap_or(false)
+    }
+    /// How many `refs` it has.
+    pub fn refs(&self) -> usize {
+        self.object.get("refs").and_then(Value::as_array).map_or(0, <[Value]>::len)
+    }
+    /// The handles in `to`, `*` among them; `None` where it has none.
+    pub fn to(&self) -> Option<impl Iterator<Item = &str>> {
+        Some(self.object.get("to")?.as_array()?.iter().filter_map(Value::as_str))
+    }
+    /// Whether it is a heartbeat, which starts and answers nothing.
+    pub fn is_heartbeat(&self) -> bool {
+        self.kind == Some(100)
+    }
+    /// Its id in hex: the event_id of a v3.1 message.
+    pub fn id_hex(&self) -> String {
+        keys::hex(&self.id)
+    }
     /// Checks the signature against the trust list, then the tier.
     ///
     /// # Errors

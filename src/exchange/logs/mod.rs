@@ -63,9 +63,10 @@ impl Exchange {
         LogName::parse(path, |agent| self.config.agents.contains_key(agent))
     }
 
-    /// The logs to list: all inboxes, the shared logs, and the bilateral logs that exist.
+    /// The logs to list: all inboxes and outboxes, the shared logs, and the bilateral logs that exist.
     pub fn list_logs(&self) -> Vec<LogName> {
         let mut logs: Vec<LogName> = self.config.agents.keys().cloned().map(LogName::Inbox).collect();
+        logs.extend(self.config.agents.keys().cloned().map(LogName::Outbox));
         logs.push(LogName::Decisions);
         logs.push(LogName::Incidents);
         let at_top = self.store.list("").unwrap_or_default();
@@ -83,11 +84,11 @@ impl Exchange {
     pub fn log_attr(&self, log: &LogName) -> Option<Attr> {
         let owner = match log {
             LogName::Inbox(agent) => self.agent_uid(agent),
-            LogName::Bilateral { from, .. } => self.agent_uid(from),
+            LogName::Outbox(from) | LogName::Bilateral { from, .. } => self.agent_uid(from),
             _ => self.owner_uid,
         };
         let (mode, writers) = match log {
-            LogName::Bilateral { .. } => (0o444, 0o200),
+            LogName::Outbox(_) | LogName::Bilateral { .. } => (0o444, 0o200),
             _ => (0o444, 0o222),
         };
         // By its descriptor where it is open: the kernel asks before every append.

@@ -20,7 +20,7 @@ const WINDOW_BYTES: u64 = 4 << 20;
 /// The logs that are on disk or in the events, by their path in the tree.
 pub(super) fn find(layout: &Layout, chain: &Chain) -> BTreeSet<String> {
     let mut logs: BTreeSet<String> = chain.logs().cloned().collect();
-    for (dir, prefix) in [("", ""), ("inbox", "inbox/")] {
+    for (dir, prefix) in [("", ""), ("inbox", "inbox/"), ("outbox", "outbox/")] {
         for entry in std::fs::read_dir(layout.tree(dir)).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.ends_with(".jsonl") && name != "events.jsonl" {

@@ -16,14 +16,7 @@ pub(super) fn check_config(layout: &Layout, faults: &mut Faults) -> Config {
     let parsed = fs::read_to_string(layout.config()).map_err(|e| e.to_string());
     parsed.and_then(|text| Config::parse(&text)).unwrap_or_else(|problem| {
         faults.add("exchange.toml", None, "config", problem);
-        Config {
-            agents: Default::default(),
-            clock_skew_seconds: 300,
-            max_body_bytes: 65_536,
-            allow_unsigned_from: Vec::new(),
-            relay_handoffs: false,
-            credentials: Default::default(),
-        }
+        Config::parse("").expect("an empty exchange.toml means the defaults")
     })
 }
 

@@ -1,0 +1,147 @@
+//! What the messages of an exchange amount to: who is there, what is proposed, which incidents are
+//! open, who writes how much. A fold over committed messages: [`Conversation::check`] decides about the
+//! next one without changing anything, [`Conversation::observe`] takes in one that was committed,
+//! [`Conversation::tick`] what only time brings. The same facts give the same state, so a restart
+//! folds them again.
+
+pub mod incidents;
+pub mod limits;
+pub mod presence;
+pub mod proposals;
+
+use super::Refusal;
+use crate::wire::message::Message;
+use crate::wire::name::AgentName;
+use crate::wire::time::Timestamp;
+use crate::wire::trust::Tier;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the operator has laid down, as far as messages are judged by it.
+#[derive(Debug, Clone, Default)]
+pub struct Charter {
+    /// The agents of the exchange.
+    pub agents: BTreeSet<AgentName>,
+    /// Who decides about what.
+    pub domains: BTreeMap<String, BTreeSet<AgentName>>,
+    /// How much is too much.
+    pub limits: limits::Limits,
+}
+
+/// A message that is, or is about to be, committed.
+#[derive(Debug, Clone, Copy)]
+pub struct Fact<'a> {
+    /// When, by the exchange's clock.
+    pub at: Timestamp,
+    /// The message, verified.
+    pub message: &'a Message,
+    /// Whose inboxes it goes to, sorted.
+    pub to: &'a [AgentName],
+    /// Its author's tier.
+    pub tier: Tier,
+}
+
+/// What follows from a message or from the passing of time, for the exchange to carry out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "effect")]
+pub enum Effect {
+    /// An entry for decisions.jsonl: its line without newline.
+    Decided {
+        /// The proposal's correlation_id.
+        correlation_id: String,
+        /// The line.
+        line: String,
+    },
+    /// A proposal with subject `add_key` was acked.
+    AddKey {
+        /// Whose key.
+        agent: AgentName,
+        /// base64 of the raw public key.
+        key: String,
+        /// Its id.
+        key_id: String,
+    },
+    /// A proposal with subject `deactivate_key` was acked.
+    DeactivateKey {
+        /// Whose key.
+        agent: AgentName,
+        /// Its id.
+        key_id: String,
+    },
+    /// A proposal with subject `set_tiers` was acked: new periods are in force.
+    CadenceSet {
+        /// The periods.
+        cadence: presence::Cadence,
+    },
+    /// A proposal found no ack in time.
+    Lapsed {
+        /// Its correlation_id.
+        correlation_id: String,
+    },
+    /// An incident found no ack in time: safe mode begins.
+    SafeMode {
+        /// The incident's id in hex.
+        incident: String,
+        /// Its author.
+        from: AgentName,
+    },
+    /// A message that asked for an ack got it: one ratified reciprocation for both.
+    Reciprocated {
+        /// Who had asked.
+        asker: AgentName,
+        /// Who acked.
+        acker: AgentName,
+    },
+}
+
+/// The state of all conversations in one exchange.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Conversation {
+    /// Heartbeats and tiers of activity, per pair.
+    pub presence: presence::Presence,
+    /// Proposals and decisions.
+    pub proposals: proposals::Proposals,
+    /// Incidents and safe mode.
+    pub incidents: incidents::Incidents,
+    /// Rates and loops.
+    pub limits: limits::Traffic,
+}
+
+impl Conversation {
+    /// Decides about a message that is to be committed. `ahead`: how many messages of the same author
+    /// stand before it in the same write.
+    ///
+    /// # Errors
+    /// EROFS `safe-mode`; EDQUOT `rate` and `loop`; EMSGSIZE `size` (refs); EBADMSG `domain`;
+    /// EPERM `rounds`, `conflict`; ETIME `lapsed`.
+    pub fn check(&self, fact: &Fact<'_>, ahead: u32, charter: &Charter) -> Result<(), Refusal> {
+        self.incidents.check(fact)?;
+        self.limits.check(fact, ahead, &charter.limits)?;
+        self.proposals.check(fact, charter)
+    }
+
+    /// Takes in a message that was committed. Facts come in commit order.
+    pub fn observe(&mut self, fact: &Fact<'_>, charter: &Charter) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        // By the tiers that were in force before it: nobody who sleeps for 20 minutes can answer in 90 s.
+        self.incidents.observe(fact, &self.presence);
+        effects.extend(self.proposals.observe(fact, charter, &self.presence));
+        for effect in &effects {
+            if let Effect::CadenceSet { cadence } = effect {
+                self.presence.set_cadence(*cadence);
+            }
+        }
+        let conflict = self.incidents.is_open_between(fact) || self.proposals.is_contested_between(fact);
+        self.presence.observe(fact, conflict);
+        self.limits.observe(fact, &charter.limits);
+        effects
+    }
+
+    /// What has become due.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        let mut effects = self.proposals.tick(now);
+        effects.extend(self.incidents.tick(now));
+        effects
+    }
+}
