@@ -211,8 +211,10 @@ pub struct Exchange {
     config: config::Config,
     store: Arc<dyn Store>,
     trust: RwLock<Arc<TrustList>>,
-    /// Held while a trust list is merged and written, so that nobody who only reads it waits for the disk.
-    importing: Mutex<()>,
+    /// Held while a trust list is changed and written, so that nobody who only reads it waits for the disk.
+    importing: Mutex<trust::Importing>,
+    /// Held while an agent's signing key is replaced.
+    taking_key: Mutex<()>,
     /// What the committed messages amount to. Its lock is the order of commits.
     conversation: Mutex<Conversation>,
     charter: RwLock<Arc<Charter>>,
@@ -230,6 +232,7 @@ pub struct Exchange {
     owner_uid: u32,
     owner_gid: u32,
     numbers: AtomicU64,
+    orders: AtomicU64,
     /// Asked once: the answer costs a dozen system calls.
     cores: usize,
     _lock: std::fs::File,
@@ -356,6 +359,11 @@ impl Exchange {
         self.secrets.read().get(&pair).cloned()
     }
 
+    /// The next commit's number. Taken while `conversation` is held.
+    fn next_order(&self) -> u64 {
+        self.orders.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -387,6 +395,7 @@ impl Exchange {
     /// # Errors
     /// The disk's.
     pub fn checkpoint(&self) -> io::Result<()> {
+        self.settle_trust()?;
         for log in self.open_logs() {
             log.flush(self)?;
         }

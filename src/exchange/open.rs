@@ -6,7 +6,7 @@ use super::layout::Layout;
 use super::logs::{LogName, Logs};
 use super::refusals::RefusalBook;
 use super::verify::lines::check_line;
-use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
+use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files, trust};
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
@@ -33,6 +33,7 @@ pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("archive", 0o755),
     ("rejected", 0o755),
     ("credentials", 0o755),
+    ("trust", 0o755),
     ("private", 0o700),
     ("private/keys", 0o700),
     ("private/secrets", 0o700),
@@ -69,10 +70,15 @@ impl Exchange {
         let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
         let meta = root.metadata().map_err(io_at(root.clone()))?;
         let trust = read_trust(&layout)?;
-        let signing_keys = read_signing_keys(&layout, &config)?;
         let secrets = read_secrets(&layout, &config)?;
-        let charter = super::trust::charter(&config);
         let (events, recent) = Events::open(&local, &root)?;
+        let found = trust::finish(&local, &root, &recent, trust)?;
+        trust::finish_key_files(&local, &config, &found.list)
+            .map_err(io_at(layout.private().join("keys")))?;
+        let signing_keys = read_signing_keys(&layout, &config)?;
+        trust::write_own_cards(&local, &config, &found.list, &signing_keys, (options.clock)())
+            .map_err(io_at(layout.tree("trust")))?;
+        let charter = trust::charter(&config, &local, &found.list);
         finish_moves(&local, &recent);
         let refusals = RefusalBook::open(&root).map_err(io_at(layout.refusals()))?;
         let exchange = Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
@@ -80,8 +86,9 @@ impl Exchange {
             layout: layout.clone(),
             config,
             store: Arc::new(local),
-            trust: RwLock::new(Arc::new(trust)),
-            importing: Mutex::new(()),
+            importing: Mutex::new(trust::Importing::new(&found)),
+            taking_key: Mutex::new(()),
+            trust: RwLock::new(Arc::new(found.list)),
             conversation: Mutex::default(),
             charter: RwLock::new(Arc::new(charter)),
             secrets: RwLock::new(secrets),
@@ -97,6 +104,7 @@ impl Exchange {
             owner_uid: meta.uid(),
             owner_gid: meta.gid(),
             numbers: AtomicU64::new(u64::from(std::process::id()) << 32),
+            orders: AtomicU64::new(0),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             _lock: lock,
         });
@@ -109,6 +117,7 @@ impl Exchange {
             .map_err(io_at(credentials.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
+        exchange.note_found_trust().map_err(io_at(layout.events()))?;
         Ok(exchange)
     }
 

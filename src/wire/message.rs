@@ -73,6 +73,9 @@ pub enum MessageError {
     /// `signature`
     #[error("the signature does not verify with {0}")]
     Signature(String),
+    /// `tier`: the operator has shut the author out.
+    #[error("{0} is blocked")]
+    Blocked(AgentName),
     /// `tier`
     #[error("{agent} is {tier} and may not send {what}", tier = .tier.as_str())]
     Tier {
@@ -98,7 +101,7 @@ impl MessageError {
             Self::RevokedKey(_) => "revoked-key",
             Self::EventId => "event-id",
             Self::Signature(_) => "signature",
-            Self::Tier { .. } => "tier",
+            Self::Blocked(_) | Self::Tier { .. } => "tier",
         }
     }
 }
@@ -159,6 +162,11 @@ const TYPES: [(&str, Option<u32>); 15] = [
     ("agent_card", Some(10000)),
     ("trust_tier_announcement", Some(10001)),
 ];
+
+/// The types that imply a kind, with it.
+pub(super) fn types_with_kinds() -> impl Iterator<Item = (&'static str, u32)> {
+    TYPES.iter().filter_map(|(word, kind)| Some((*word, (*kind)?)))
+}
 
 impl Message {
     /// Checks an object's shape (v2 shape and the v3.1 additions).
@@ -236,7 +244,8 @@ impl Message {
     /// Checks the signature against the trust list, then the tier.
     ///
     /// # Errors
-    /// `Unsigned`, `FromMismatch`, `UnknownKey`, `RevokedKey`, `EventId`, `Signature`, `Tier`, in this order.
+    /// `Unsigned`, `FromMismatch`, `UnknownKey`, `Blocked`, `RevokedKey`, `EventId`, `Signature`, `Tier`, in this
+    /// order.
     pub fn verify(mut self, trust: &TrustList) -> Result<VerifiedMessage, MessageError> {
         let member = |name| self.object.get(name).and_then(Value::as_str);
         let (Some(signature), Some(key_text)) = (member(SIGNATURE), member(PUBLIC_KEY_ID)) else {
@@ -248,6 +257,9 @@ impl Message {
             return Err(MessageError::FromMismatch { from: self.from.to_string(), key: key_text.to_owned() });
         }
         let entry = trust.agents.get(&self.from).ok_or_else(unknown)?;
+        if entry.blocked {
+            return Err(MessageError::Blocked(self.from));
+        }
         let key = entry.keys.iter().find(|key| key.id == key_id).ok_or_else(unknown)?;
         if !key.active {
             return Err(MessageError::RevokedKey(key_text.to_owned()));
