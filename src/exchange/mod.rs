@@ -25,7 +25,7 @@ mod trust;
 use crate::rules::Refusal;
 use crate::rules::conversation::Charter;
 use crate::store::{Stat, Store};
-use crate::wire::keys::PairSecret;
+use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
@@ -223,6 +223,8 @@ pub struct Exchange {
     last_stamp: AtomicI64,
     charter: RwLock<Arc<Charter>>,
     secrets: RwLock<HashMap<(AgentName, AgentName), PairSecret>>,
+    /// The agents' signing keys that are held here.
+    signing_keys: RwLock<HashMap<AgentName, Arc<SigningKey>>>,
     events: events::Events,
     refusals: refusals::RefusalBook,
     logs: logs::Logs,

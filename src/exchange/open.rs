@@ -70,7 +70,7 @@ impl Exchange {
         let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
         let meta = root.metadata().map_err(io_at(root.clone()))?;
         let trust = read_trust(&layout)?;
-        check_keys(&layout, &config)?;
+        let signing_keys = read_signing_keys(&layout, &config)?;
         let secrets = read_secrets(&layout, &config)?;
         let charter = super::trust::charter(&config);
         let Found { events, recent, mut ledger } = Events::open(&local, &root)?;
@@ -91,6 +91,7 @@ impl Exchange {
             last_stamp: AtomicI64::new(0),
             charter: RwLock::new(Arc::new(charter)),
             secrets: RwLock::new(secrets),
+            signing_keys: RwLock::new(signing_keys),
             events,
             refusals,
             logs: Logs::default(),
@@ -392,12 +393,16 @@ fn read_trust(layout: &Layout) -> Result<TrustList, OpenError> {
     })
 }
 
-/// The signing keys that the exchange holds are readable, whole, and their owner's alone.
-fn check_keys(layout: &Layout, config: &Config) -> Result<(), OpenError> {
+/// The signing keys that the exchange holds: readable, whole, and their owner's alone.
+fn read_signing_keys(
+    layout: &Layout,
+    config: &Config,
+) -> Result<HashMap<AgentName, Arc<SigningKey>>, OpenError> {
+    let mut keys = HashMap::new();
     for agent in config.agents.keys() {
         let file = layout.key(agent);
         if let Some(bytes) = read_private(&file)? {
-            SigningKey::from_file_text(&bytes).map_err(|error| OpenError::Damaged {
+            let key = SigningKey::from_file_text(&bytes).map_err(|error| OpenError::Damaged {
                 file,
                 problem: format!("is no signing key: {error}"),
                 mend: format!(
@@ -405,9 +410,10 @@ fn check_keys(layout: &Layout, config: &Config) -> Result<(), OpenError> {
                     layout.key(agent).display()
                 ),
             })?;
+            keys.insert(agent.clone(), Arc::new(key));
         }
     }
-    Ok(())
+    Ok(keys)
 }
 
 fn read_secrets(
