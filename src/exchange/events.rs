@@ -239,11 +239,6 @@ impl Events {
         (chain.seq, hex(&chain.prev))
     }
 
-    /// The chain's file.
-    pub fn bytes(&self) -> &Arc<dyn LogBytes> {
-        &self.bytes
-    }
-
     /// How many ids of handoffs the index is known to hold; `None`: nothing is known of it.
     pub fn checkpointed_handoff_ids(&self) -> Option<u64> {
         self.checkpointed_handoff_ids

@@ -34,6 +34,7 @@ pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("archive", 0o755),
     ("rejected", 0o755),
     ("credentials", 0o755),
+    ("trust", 0o755),
     ("private", 0o700),
     ("private/keys", 0o700),
     ("private/secrets", 0o700),
