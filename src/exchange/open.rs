@@ -1,12 +1,13 @@
 //! Opening an exchange: its lock, its files, and the repair of what a crash left half done.
 
-use super::events::{Event, Events, hex, members};
+use super::events::{Event, Events, Found, hex, members};
 use super::handoffs::Handoffs;
 use super::layout::Layout;
 use super::logs::{LogName, Logs};
 use super::refusals::RefusalBook;
 use super::verify::lines::check_line;
 use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
+use crate::rules::conversation::presence::Cadence;
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
@@ -20,7 +21,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
@@ -69,10 +70,13 @@ impl Exchange {
         let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
         let meta = root.metadata().map_err(io_at(root.clone()))?;
         let trust = read_trust(&layout)?;
-        check_keys(&layout, &config)?;
+        let signing_keys = read_signing_keys(&layout, &config)?;
         let secrets = read_secrets(&layout, &config)?;
         let charter = super::trust::charter(&config);
-        let (events, recent) = Events::open(&local, &root)?;
+        let Found { events, recent, mut ledger } = Events::open(&local, &root)?;
+        if let Some(cadence) = read_cadence(&layout)? {
+            ledger.conversation.presence.set_cadence(cadence);
+        }
         finish_moves(&local, &recent);
         let refusals = RefusalBook::open(&root).map_err(io_at(layout.refusals()))?;
         let exchange = Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
@@ -82,9 +86,12 @@ impl Exchange {
             store: Arc::new(local),
             trust: RwLock::new(Arc::new(trust)),
             importing: Mutex::new(()),
-            conversation: Mutex::default(),
+            ledger: Mutex::new(ledger),
+            carrying_out: Mutex::default(),
+            last_stamp: AtomicI64::new(0),
             charter: RwLock::new(Arc::new(charter)),
             secrets: RwLock::new(secrets),
+            signing_keys: RwLock::new(signing_keys),
             events,
             refusals,
             logs: Logs::default(),
@@ -99,7 +106,8 @@ impl Exchange {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             _lock: lock,
         });
-        exchange.recover_logs()?;
+        let mut recent = recent;
+        recent.extend(exchange.recover_logs()?);
         let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
@@ -108,11 +116,13 @@ impl Exchange {
             .map_err(io_at(credentials.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
+        exchange.fold(&recent)?;
         Ok(exchange)
     }
 
-    /// Gives every log's bytes an event, and takes out what no rule would have let in.
-    fn recover_logs(&self) -> Result<(), OpenError> {
+    /// Gives every log's bytes an event, and takes out what no rule would have let in. Returns these events.
+    fn recover_logs(&self) -> Result<Vec<Event>, OpenError> {
+        let mut events = Vec::new();
         for (path, covered) in self.events.all_covered() {
             let file = self.layout.tree(&path);
             let len = self.store.stat(&path).map_or(0, |stat| stat.size);
@@ -149,14 +159,14 @@ impl Exchange {
                 }
             }
             if stat.size > covered {
-                self.recover_tail(&name, covered, stat.size).map_err(io_error)?;
+                events.extend(self.recover_tail(&name, covered, stat.size).map_err(io_error)?);
             }
         }
-        Ok(())
+        Ok(events)
     }
 
     /// Judges the bytes of a log that have no event: accepted lines get one, the rest goes to quarantine.
-    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<()> {
+    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<Option<Event>> {
         let path = name.path();
         let bytes = self.store.open_log(&path, false)?;
         let mut tail = vec![0; usize::try_from(len - covered).map_err(io::Error::other)?];
@@ -205,17 +215,16 @@ impl Exchange {
         }
         if lines > 0 {
             tracing::info!(path, lines, "lines without an event were verified and recovered");
-            let end = covered + kept.len() as u64;
-            self.events.append(
-                self.now(),
-                "recovered",
-                &members! {
-                    "log": path.as_str(), "by": "recovery", "lines": lines, "start": covered, "end": end,
-                    "sha256": hex(&Sha256::digest(&kept)),
-                },
-            )?;
+            let (now, end) = (self.now(), covered + kept.len() as u64);
+            let mut members = members! {
+                "log": path.as_str(), "by": "recovery", "order": self.next_order(), "lines": lines, "start": covered,
+                "end": end, "sha256": hex(&Sha256::digest(&kept)),
+            };
+            self.events.append(now, "recovered", &members)?;
+            members.insert("time".into(), now.to_string().into());
+            return Ok(Some(Event { event: "recovered".into(), members }));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Staged payloads whose publication was never decided go to quarantine.
@@ -238,6 +247,21 @@ impl Exchange {
             }
         }
     }
+}
+
+/// The periods of heartbeats in tiers.json, if there is one.
+fn read_cadence(layout: &Layout) -> Result<Option<Cadence>, OpenError> {
+    let file = layout.tree("tiers.json");
+    let text = match std::fs::read(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::Io { file, error }),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| OpenError::Damaged {
+        file,
+        problem: format!("is not the four periods in seconds: {error}"),
+        mend: "correct it, or remove it: the defaults are 30, 90, 270 and 1200 seconds".into(),
+    })
 }
 
 /// Finishes the handoff moves that have an event and no rename yet.
@@ -369,12 +393,16 @@ fn read_trust(layout: &Layout) -> Result<TrustList, OpenError> {
     })
 }
 
-/// The signing keys that the exchange holds are readable, whole, and their owner's alone.
-fn check_keys(layout: &Layout, config: &Config) -> Result<(), OpenError> {
+/// The signing keys that the exchange holds: readable, whole, and their owner's alone.
+fn read_signing_keys(
+    layout: &Layout,
+    config: &Config,
+) -> Result<HashMap<AgentName, Arc<SigningKey>>, OpenError> {
+    let mut keys = HashMap::new();
     for agent in config.agents.keys() {
         let file = layout.key(agent);
         if let Some(bytes) = read_private(&file)? {
-            SigningKey::from_file_text(&bytes).map_err(|error| OpenError::Damaged {
+            let key = SigningKey::from_file_text(&bytes).map_err(|error| OpenError::Damaged {
                 file,
                 problem: format!("is no signing key: {error}"),
                 mend: format!(
@@ -382,9 +410,10 @@ fn check_keys(layout: &Layout, config: &Config) -> Result<(), OpenError> {
                     layout.key(agent).display()
                 ),
             })?;
+            keys.insert(agent.clone(), Arc::new(key));
         }
     }
-    Ok(())
+    Ok(keys)
 }
 
 fn read_secrets(

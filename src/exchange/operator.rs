@@ -2,12 +2,10 @@
 
 use super::Exchange;
 use super::events::members;
-use crate::wire::keys::{PairSecret, SigningKey};
+use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
-use crate::wire::trust::TrustList;
 use base64::Engine;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// An operator's request; travels as JSON over the control socket.
@@ -76,25 +74,6 @@ impl Exchange {
         }
     }
 
-    fn import_trust(&self, text: &str) -> Result<serde_json::Value, String> {
-        let other = TrustList::parse(text.as_bytes()).map_err(|e| e.to_string())?;
-        self.merge_trust(&other)
-    }
-
-    fn merge_trust(&self, other: &TrustList) -> Result<serde_json::Value, String> {
-        let _alone = self.importing.lock();
-        let mut merged = TrustList::clone(&self.trust());
-        let changes = merged.merge(other);
-        if !changes.is_empty() {
-            self.store
-                .replace("trust.json", merged.to_json().as_bytes(), 0o644)
-                .map_err(|e| format!("trust.json could not be written: {e}"))?;
-            self.event("trust-changed", members! {"changes": changes.clone()});
-            *self.trust.write() = Arc::new(merged);
-        }
-        Ok(serde_json::json!({ "changes": changes }))
-    }
-
     fn import_secret(
         &self,
         a: &str,
@@ -127,23 +106,7 @@ impl Exchange {
         Ok(serde_json::json!({ "pair": names }))
     }
 
-    fn import_key(&self, agent: &str, text: Zeroizing<String>) -> Result<serde_json::Value, String> {
-        let agent = self.known_agent(agent)?;
-        let key = SigningKey::from_file_text(text.as_bytes()).map_err(|e| e.to_string())?;
-        self.write_private(&self.layout.key(&agent), key.to_file_text().as_bytes())?;
-        let id = key.public().id(&agent);
-        let public = base64::engine::general_purpose::STANDARD.encode(key.public().to_bytes());
-        let mut list = serde_json::json!({"version": 1, "schema_version": "v3.1", "agents": {agent.as_str(): {
-            "public_keys": [{"key_id": id.to_string(), "key": public, "added_at": self.now().to_string(), "active": true}],
-        }}});
-        if let Some(known) = self.trust().agents.get(&agent) {
-            list["agents"][agent.as_str()]["tier"] = known.tier.as_str().into();
-        }
-        let changed = self.import_trust(&list.to_string())?;
-        Ok(serde_json::json!({ "key_id": id.to_string(), "changes": changed["changes"] }))
-    }
-
-    fn known_agent(&self, name: &str) -> Result<AgentName, String> {
+    pub(super) fn known_agent(&self, name: &str) -> Result<AgentName, String> {
         let agent = AgentName::parse(name).map_err(|e| e.to_string())?;
         if self.config.agents.contains_key(&agent) {
             Ok(agent)
@@ -152,7 +115,7 @@ impl Exchange {
         }
     }
 
-    fn write_private(&self, file: &std::path::Path, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn write_private(&self, file: &std::path::Path, bytes: &[u8]) -> Result<(), String> {
         let relative = file.strip_prefix(self.layout.root()).map_err(|e| e.to_string())?;
         self.store
             .replace(&relative.to_string_lossy(), bytes, 0o600)

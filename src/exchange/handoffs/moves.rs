@@ -191,6 +191,7 @@ impl Exchange {
             }
         }
         self.drop_stale_drafts(now);
+        self.tick();
         moved
     }
 

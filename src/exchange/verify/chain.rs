@@ -154,7 +154,7 @@ impl Chain {
             event.get(key).and_then(Value::as_u64).ok_or_else(|| format!("the event has no number {key:?}"))
         };
         match text("event")? {
-            "append" | "recovered" => {
+            "append" | "delivered" | "recovered" => {
                 let log = self.logs.entry(text("log")?.to_owned()).or_default();
                 let segment = Segment {
                     start: number("start")?,
