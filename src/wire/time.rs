@@ -64,7 +64,8 @@ impl Timestamp {
     }
     /// The first instant of a year, UTC.
     pub fn start_of_year(year: i16) -> Self {
-        let start = jiff::civil::Date::new(year, 1, 1).and_then(|day| TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)));
+        let start =
+            jiff::civil::Date::new(year, 1, 1).and_then(|day| TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)));
         start.map_or(Timestamp(i64::MAX), |at| Timestamp(at.as_microsecond()))
     }
     /// This instant moved by whole seconds.
