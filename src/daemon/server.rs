@@ -5,6 +5,7 @@ use super::mount_table;
 use super::protocol::{MountReport, Request, Response, StatusReport, durability_word};
 use crate::exchange::{Durability, Exchange};
 use crate::fuse::mount::{self, MountSpec, detach};
+use crate::wire::keys::SigningKey;
 use crate::wire::name::AgentName;
 use anyhow::{Context, bail, ensure};
 use parking_lot::{Condvar, Mutex};
@@ -138,6 +139,9 @@ impl Daemon {
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             );
         }
+        if let (Some(agent), Some(key)) = (&spec.bound, &spec.key) {
+            self.exchange.lend_key(agent, key).map_err(anyhow::Error::msg)?;
+        }
         let mut report = MountReport {
             mountpoint: spec.mountpoint.clone(),
             bound: spec.bound.as_ref().map(ToString::to_string),
@@ -180,7 +184,15 @@ impl Daemon {
     }
 
     fn forget(&self, id: u64) {
-        if let Some(report) = self.state.lock().mounts.remove(&id) {
+        let mut state = self.state.lock();
+        if let Some(report) = state.mounts.remove(&id) {
+            // A lent key goes with the last mount that is its agent's.
+            let bound = report.bound.as_deref().and_then(|agent| AgentName::parse(agent).ok());
+            if let Some(agent) =
+                bound.filter(|_| state.mounts.values().all(|other| other.bound != report.bound))
+            {
+                self.exchange.take_back_key(&agent);
+            }
             tracing::info!(mountpoint = %report.mountpoint.display(), "unmounted");
         }
         self.changed.notify_all();
@@ -229,9 +241,11 @@ impl Daemon {
 
     fn carry_out(self: &Arc<Self>, request: Request) -> anyhow::Result<serde_json::Value> {
         match request {
-            Request::Mount { mountpoint, bound, allow_other, passthrough } => {
+            Request::Mount { mountpoint, bound, key, allow_other, passthrough } => {
                 let bound = bound.as_deref().map(AgentName::parse).transpose()?;
-                let spec = MountSpec { mountpoint, bound, allow_other, passthrough };
+                let key =
+                    key.map(|text| SigningKey::from_file_text(text.as_bytes())).transpose()?.map(Arc::new);
+                let spec = MountSpec { mountpoint, bound, key, allow_other, passthrough };
                 Ok(serde_json::to_value(self.mount(&spec)?)?)
             }
             Request::Umount { mountpoint } => {

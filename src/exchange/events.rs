@@ -6,6 +6,7 @@
 //! moves: after a crash they say which move to finish.
 
 use super::commit::GroupCommit;
+use super::ledger::Ledger;
 use super::{Durability, OpenError};
 use crate::store::{LogBytes, Store};
 use crate::wire::time::Timestamp;
@@ -67,6 +68,17 @@ struct Checkpoint {
     /// How many ids the index of used handoffs held on disk.
     #[serde(default)]
     handoff_ids: u64,
+    /// The ledger as it stood then or a little later; where it is missing, everything is folded anew.
+    ledger: Ledger,
+}
+
+/// What [`Events::open`] finds.
+pub(super) struct Found {
+    pub events: Events,
+    /// The events since the last checkpoint.
+    pub recent: Vec<Event>,
+    /// The ledger of that checkpoint.
+    pub ledger: Ledger,
 }
 
 /// A place in the chain.
@@ -84,14 +96,18 @@ impl Event {
     pub fn text(&self, member: &str) -> Option<&str> {
         self.members.get(member)?.as_str()
     }
+    /// A member that is a number.
+    pub fn number(&self, member: &str) -> Option<u64> {
+        self.members.get(member)?.as_u64()
+    }
 }
 
 impl Events {
-    /// Opens the chain and returns it with the events since the last checkpoint.
+    /// Opens the chain, with what its last checkpoint holds and the events since then.
     ///
     /// # Errors
     /// [`OpenError::Damaged`] where the chain since the checkpoint is broken.
-    pub fn open(store: &dyn Store, root: &Path) -> Result<(Self, Vec<Event>), OpenError> {
+    pub fn open(store: &dyn Store, root: &Path) -> Result<Found, OpenError> {
         let file = root.join(PATH);
         let io_error = |error| OpenError::Io { file: file.clone(), error };
         let damaged = |problem: String| OpenError::Damaged {
@@ -105,9 +121,11 @@ impl Events {
         let bytes = store.open_log(PATH, true).map_err(io_error)?;
         let len = bytes.len().map_err(io_error)?;
         let mut chain = Chain { end: 0, seq: 0, prev: [0; 32], covered: BTreeMap::new() };
-        let mut checkpointed_handoff_ids = None;
-        if let Some((checkpoint, handoff_ids)) = read_checkpoint(store, &*bytes, len) {
-            (chain, checkpointed_handoff_ids) = (checkpoint, Some(handoff_ids));
+        let (mut checkpointed_handoff_ids, mut ledger) = (None, Ledger::default());
+        if let Some((checkpointed, checkpoint)) = read_checkpoint(store, &*bytes, len) {
+            chain = checkpointed;
+            checkpointed_handoff_ids = Some(checkpoint.handoff_ids);
+            ledger = checkpoint.ledger;
         }
         let mut tail = vec![0; usize::try_from(len - chain.end).unwrap_or(usize::MAX)];
         bytes.read_exact_at(&mut tail, chain.end).map_err(io_error)?;
@@ -144,7 +162,7 @@ impl Events {
             checkpointed_handoff_ids,
             owed: Mutex::default(),
         };
-        Ok((events, recent))
+        Ok(Found { events, recent, ledger })
     }
 
     /// Appends one event; returns the chain's end, for [`Events::make_durable`].
@@ -221,11 +239,6 @@ impl Events {
         (chain.seq, hex(&chain.prev))
     }
 
-    /// The chain's file.
-    pub fn bytes(&self) -> &Arc<dyn LogBytes> {
-        &self.bytes
-    }
-
     /// How many ids of handoffs the index is known to hold; `None`: nothing is known of it.
     pub fn checkpointed_handoff_ids(&self) -> Option<u64> {
         self.checkpointed_handoff_ids
@@ -240,15 +253,23 @@ impl Events {
             prev: hex(&chain.prev),
             covered: chain.covered.clone(),
             handoff_ids,
+            ledger: Ledger::default(),
         })
     }
 
-    /// Notes a position for the next start. Everything that the events before it tell must be durable.
+    /// Notes a position for the next start, with the ledger as it stood there or later. Everything that the
+    /// events before it tell must be durable.
     ///
     /// # Errors
     /// The disk's.
-    pub fn write_checkpoint(&self, store: &dyn Store, position: &Position) -> io::Result<()> {
+    pub fn write_checkpoint(
+        &self,
+        store: &dyn Store,
+        mut position: Position,
+        ledger: Ledger,
+    ) -> io::Result<()> {
         self.make_durable(position.0.offset, Durability::Commit)?;
+        position.0.ledger = ledger;
         let text = serde_json::to_vec(&position.0).map_err(io::Error::other)?;
         store.replace(CHECKPOINT, &text, 0o600)
     }
@@ -259,7 +280,7 @@ impl Chain {
         self.end += line.len() as u64 + 1;
         self.seq += 1;
         self.prev = Sha256::digest(line).into();
-        if matches!(event, "append" | "recovered" | "truncated")
+        if matches!(event, "append" | "delivered" | "recovered" | "truncated")
             && let (Some(Value::String(log)), Some(end)) =
                 (members.get("log"), members.get("end").and_then(Value::as_u64))
         {
@@ -269,7 +290,7 @@ impl Chain {
 }
 
 /// The checkpoint, if it is one of this chain: the line before its offset has its hash.
-fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<(Chain, u64)> {
+fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<(Chain, Checkpoint)> {
     let checkpoint: Checkpoint = serde_json::from_slice(&store.read(CHECKPOINT).ok()?).ok()?;
     if checkpoint.offset > len || checkpoint.offset == 0 {
         return None;
@@ -280,9 +301,9 @@ fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<
     let window = window.strip_suffix(b"\n")?;
     let line = &window[window.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)..];
     let prev: [u8; 32] = Sha256::digest(line).into();
-    let handoff_ids = checkpoint.handoff_ids;
-    let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered: checkpoint.covered };
-    (hex(&prev) == checkpoint.prev).then_some((chain, handoff_ids))
+    let covered = checkpoint.covered.clone();
+    let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered };
+    (hex(&prev) == checkpoint.prev).then_some((chain, checkpoint))
 }
 
 /// Lower-case hex.
@@ -307,32 +328,32 @@ mod tests {
     #[test]
     fn the_chain_goes_on_after_a_restart_with_and_without_its_checkpoint() {
         let (dir, store) = exchange();
-        let (events, recent) = Events::open(&store, dir.path()).unwrap();
+        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
         assert!(recent.is_empty());
         events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 10}).unwrap();
-        events.write_checkpoint(&store, &events.position(0)).unwrap();
+        events.write_checkpoint(&store, events.position(0), Ledger::default()).unwrap();
         events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 25}).unwrap();
         let head = events.head();
 
-        let (events, recent) = Events::open(&store, dir.path()).unwrap();
+        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
         assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (1, 25, head.clone()));
 
         store.remove(CHECKPOINT).unwrap();
-        let (events, recent) = Events::open(&store, dir.path()).unwrap();
+        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
         assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (2, 25, head));
     }
 
     #[test]
     fn a_torn_last_event_is_cut_and_an_edited_one_stops_the_mount() {
         let (dir, store) = exchange();
-        let (events, _) = Events::open(&store, dir.path()).unwrap();
+        let events = Events::open(&store, dir.path()).unwrap().events;
         for n in 0..3 {
             events.append(Timestamp(0), "mounted", &members! {"n": n}).unwrap();
         }
         let path = dir.path().join(PATH);
         let whole = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("{whole}{{\"seq\":4,")).unwrap();
-        assert_eq!(Events::open(&store, dir.path()).unwrap().0.head().0, 3);
+        assert_eq!(Events::open(&store, dir.path()).unwrap().events.head().0, 3);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
 
         std::fs::write(&path, whole.replace("\"n\":1", "\"n\":7")).unwrap();

@@ -15,25 +15,27 @@ pub mod views;
 mod commit;
 mod credential_ops;
 mod events;
+mod ledger;
 pub mod open;
+mod recover;
 mod refusals;
 mod replay;
 mod trust;
 
 use crate::rules::Refusal;
-use crate::rules::conversation::{Charter, Conversation};
+use crate::rules::conversation::Charter;
 use crate::store::{Stat, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
@@ -216,7 +218,13 @@ pub struct Exchange {
     /// Held while an agent's signing key is replaced.
     taking_key: Mutex<()>,
     /// What the committed messages amount to. Its lock is the order of commits.
-    conversation: Mutex<Conversation>,
+    ledger: Mutex<ledger::Ledger>,
+    /// Held while effects of commits are carried out.
+    carrying_out: Mutex<()>,
+    /// Keys of agents that keep them to themselves, for as long as they have a mount.
+    lent_keys: RwLock<HashMap<AgentName, Arc<SigningKey>>>,
+    /// The timestamp of the last sealed message, in microseconds.
+    last_stamp: AtomicI64,
     charter: RwLock<Arc<Charter>>,
     secrets: RwLock<HashMap<(AgentName, AgentName), PairSecret>>,
     /// The agents' signing keys that are held here.
@@ -232,7 +240,6 @@ pub struct Exchange {
     owner_uid: u32,
     owner_gid: u32,
     numbers: AtomicU64,
-    orders: AtomicU64,
     /// Asked once: the answer costs a dozen system calls.
     cores: usize,
     _lock: std::fs::File,
@@ -257,11 +264,6 @@ impl Exchange {
     /// The trust list in force.
     pub fn trust(&self) -> Arc<TrustList> {
         Arc::clone(&self.trust.read())
-    }
-
-    /// What the committed messages amount to.
-    pub fn conversation(&self) -> MutexGuard<'_, Conversation> {
-        self.conversation.lock()
     }
 
     /// What messages are judged by.
@@ -359,11 +361,6 @@ impl Exchange {
         self.secrets.read().get(&pair).cloned()
     }
 
-    /// The next commit's number. Taken while `conversation` is held.
-    fn next_order(&self) -> u64 {
-        self.orders.fetch_add(1, Ordering::Relaxed)
-    }
-
     fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -392,13 +389,13 @@ impl Exchange {
 
     /// Makes everything durable and notes where the events stand, so that the next start is fast.
     ///
+    /// The position comes first, the ledger second, and the logs are made durable last: what an event before the
+    /// position tells is then in the ledger, and on disk in every log that it concerns.
+    ///
     /// # Errors
     /// The disk's.
     pub fn checkpoint(&self) -> io::Result<()> {
         self.settle_trust()?;
-        for log in self.open_logs() {
-            log.flush(self)?;
-        }
         let (position, handoff_ids) = {
             // No handoff is between its event and its rename.
             let _no_move = self.handoffs().moves.lock();
@@ -406,11 +403,15 @@ impl Exchange {
             let (count, file) = book.flush_used()?;
             (self.events.position(count), file)
         };
+        let ledger = self.ledger.lock().clone();
+        for log in self.open_logs() {
+            log.flush(self)?;
+        }
         handoff_ids.sync_data()?;
         for state in handoffs::State::ALL {
             self.store.sync_dir(state.dir())?;
         }
-        self.events.write_checkpoint(&*self.store, &position)
+        self.events.write_checkpoint(&*self.store, position, ledger)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Opening an exchange: its lock, its files, and the repair of what a crash left half done.
 
-use super::events::{Event, Events, hex, members};
+use super::events::{Event, Events, Found, hex, members};
 use super::handoffs::Handoffs;
 use super::layout::Layout;
 use super::logs::{LogName, Logs};
 use super::refusals::RefusalBook;
 use super::verify::lines::check_line;
 use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files, trust};
+use crate::rules::conversation::presence::Cadence;
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
@@ -20,7 +21,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
@@ -71,7 +72,10 @@ impl Exchange {
         let meta = root.metadata().map_err(io_at(root.clone()))?;
         let trust = read_trust(&layout)?;
         let secrets = read_secrets(&layout, &config)?;
-        let (events, recent) = Events::open(&local, &root)?;
+        let Found { events, recent, mut ledger } = Events::open(&local, &root)?;
+        if let Some(cadence) = read_cadence(&layout)? {
+            ledger.conversation.presence.set_cadence(cadence);
+        }
         let found = trust::finish(&local, &root, &recent, trust)?;
         trust::finish_key_files(&local, &config, &found.list)
             .map_err(io_at(layout.private().join("keys")))?;
@@ -89,7 +93,10 @@ impl Exchange {
             importing: Mutex::new(trust::Importing::new(&found)),
             taking_key: Mutex::new(()),
             trust: RwLock::new(Arc::new(found.list)),
-            conversation: Mutex::default(),
+            ledger: Mutex::new(ledger),
+            carrying_out: Mutex::default(),
+            lent_keys: RwLock::default(),
+            last_stamp: AtomicI64::new(0),
             charter: RwLock::new(Arc::new(charter)),
             secrets: RwLock::new(secrets),
             signing_keys: RwLock::new(signing_keys),
@@ -104,11 +111,11 @@ impl Exchange {
             owner_uid: meta.uid(),
             owner_gid: meta.gid(),
             numbers: AtomicU64::new(u64::from(std::process::id()) << 32),
-            orders: AtomicU64::new(0),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             _lock: lock,
         });
-        exchange.recover_logs()?;
+        let mut recent = recent;
+        recent.extend(exchange.recover_logs()?);
         let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
@@ -117,12 +124,14 @@ impl Exchange {
             .map_err(io_at(credentials.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
+        exchange.fold(&recent)?;
         exchange.note_found_trust().map_err(io_at(layout.events()))?;
         Ok(exchange)
     }
 
-    /// Gives every log's bytes an event, and takes out what no rule would have let in.
-    fn recover_logs(&self) -> Result<(), OpenError> {
+    /// Gives every log's bytes an event, and takes out what no rule would have let in. Returns these events.
+    fn recover_logs(&self) -> Result<Vec<Event>, OpenError> {
+        let mut events = Vec::new();
         for (path, covered) in self.events.all_covered() {
             let file = self.layout.tree(&path);
             let len = self.store.stat(&path).map_or(0, |stat| stat.size);
@@ -159,14 +168,14 @@ impl Exchange {
                 }
             }
             if stat.size > covered {
-                self.recover_tail(&name, covered, stat.size).map_err(io_error)?;
+                events.extend(self.recover_tail(&name, covered, stat.size).map_err(io_error)?);
             }
         }
-        Ok(())
+        Ok(events)
     }
 
     /// Judges the bytes of a log that have no event: accepted lines get one, the rest goes to quarantine.
-    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<()> {
+    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<Option<Event>> {
         let path = name.path();
         let bytes = self.store.open_log(&path, false)?;
         let mut tail = vec![0; usize::try_from(len - covered).map_err(io::Error::other)?];
@@ -215,17 +224,16 @@ impl Exchange {
         }
         if lines > 0 {
             tracing::info!(path, lines, "lines without an event were verified and recovered");
-            let end = covered + kept.len() as u64;
-            self.events.append(
-                self.now(),
-                "recovered",
-                &members! {
-                    "log": path.as_str(), "by": "recovery", "lines": lines, "start": covered, "end": end,
-                    "sha256": hex(&Sha256::digest(&kept)),
-                },
-            )?;
+            let (now, end) = (self.now(), covered + kept.len() as u64);
+            let mut members = members! {
+                "log": path.as_str(), "by": "recovery", "order": self.next_order(), "lines": lines, "start": covered,
+                "end": end, "sha256": hex(&Sha256::digest(&kept)),
+            };
+            self.events.append(now, "recovered", &members)?;
+            members.insert("time".into(), now.to_string().into());
+            return Ok(Some(Event { event: "recovered".into(), members }));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Staged payloads whose publication was never decided go to quarantine.
@@ -248,6 +256,21 @@ impl Exchange {
             }
         }
     }
+}
+
+/// The periods of heartbeats in tiers.json, if there is one.
+fn read_cadence(layout: &Layout) -> Result<Option<Cadence>, OpenError> {
+    let file = layout.tree("tiers.json");
+    let text = match std::fs::read(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(OpenError::Io { file, error }),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| OpenError::Damaged {
+        file,
+        problem: format!("is not the four periods in seconds: {error}"),
+        mend: "correct it, or remove it: the defaults are 30, 90, 270 and 1200 seconds".into(),
+    })
 }
 
 /// Finishes the handoff moves that have an event and no rename yet.

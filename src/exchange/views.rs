@@ -1,41 +1,52 @@
-//! Read-only files that the exchange makes: events, refusals, trust, and the texts for agents.
+//! Read-only files and directories that the exchange makes, by their path in the tree: the texts for agents, events,
+//! refusals, trust.
+//!
+//! [`Exchange::list_views`] says what there is and [`Exchange::content`] what each file holds; nothing else knows them
+//! by name, so that a new one is a line in each.
 
+use super::events::PATH as EVENTS;
 use super::{Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
 use crate::rules::{Refusal, Rule};
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 const README: &str = include_str!("../../mount/tree/README.md");
 const PROTOCOL: &str = include_str!("../../mount/tree/PROTOCOL.md");
+const REFUSALS: &str = "refusals.jsonl";
 
-/// A read-only file at the top of the tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum View {
-    /// `README.md`
-    Readme,
-    /// `PROTOCOL.md`
-    Protocol,
-    /// `events.jsonl`
-    Events,
-    /// `refusals.jsonl`: the reader's own; the operator sees all.
-    Refusals,
-    /// `trust.json`
-    Trust,
+/// A read-only file or directory, for as long as it exists: two with one path are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct View {
+    path: Arc<str>,
+    is_dir: bool,
 }
 
 impl View {
-    /// All of them.
-    pub const ALL: [View; 5] = [View::Readme, View::Protocol, View::Events, View::Refusals, View::Trust];
+    /// The file at a path of the tree.
+    pub(crate) fn file(path: &str) -> Self {
+        View { path: path.into(), is_dir: false }
+    }
 
-    /// The file's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            View::Readme => "README.md",
-            View::Protocol => "PROTOCOL.md",
-            View::Events => super::events::PATH,
-            View::Refusals => "refusals.jsonl",
-            View::Trust => "trust.json",
-        }
+    /// The directory at a path of the tree.
+    pub(crate) fn dir(path: &str) -> Self {
+        View { path: path.into(), is_dir: true }
+    }
+
+    /// Its path in the tree without `_coordination/`: `trust.json`, `status/peers/alice`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The last part of its path.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// File or directory.
+    pub fn kind(&self) -> NodeKind {
+        if self.is_dir { NodeKind::Directory } else { NodeKind::File }
     }
 }
 
@@ -47,60 +58,130 @@ pub enum ViewReader {
     Growing(Arc<File>),
 }
 
+/// Where the bytes of a view are.
+pub(super) enum Content {
+    /// Made for this reader at this moment.
+    Text {
+        /// All of it.
+        text: String,
+        /// When it last changed.
+        changed: SystemTime,
+    },
+    /// A file that everybody may read, whatever its own mode.
+    Open(Arc<File>),
+    /// A file at the same path in the exchange's folder, with its own mode. It is only appended to or replaced whole.
+    Stored,
+}
+
 impl Exchange {
-    /// What stat() shows `caller`: sizes may differ by caller.
-    pub fn view_attr(&self, caller: &Caller, view: View) -> Attr {
-        let empty =
-            Attr { uid: self.owner_uid, gid: self.owner_gid, ..Attr::empty(NodeKind::File, self.started) };
-        let of_text = |text: &str| Attr { size: text.len() as u64, ..empty };
-        let of_file = |path: &str| {
-            let stat = self.store.stat(path).ok();
-            stat.map_or(empty, |stat| Attr { mode: stat.mode & 0o444, ..Attr::of(NodeKind::File, stat) })
-        };
-        match view {
-            View::Readme => of_text(README),
-            View::Protocol => of_text(PROTOCOL),
-            View::Events | View::Trust => of_file(view.name()),
-            View::Refusals => {
-                let file = self.refusals.view(&self.actor(caller)).and_then(|file| file.metadata());
-                match file {
-                    Ok(meta) => {
-                        Attr { size: meta.len(), mtime: meta.modified().unwrap_or(self.started), ..empty }
-                    }
-                    Err(_) => empty,
-                }
+    /// What is in a directory of the tree besides logs, handoffs and ordinary files, as `caller` sees it. `dir`: its path
+    /// without `_coordination/`; the top's is empty.
+    pub fn list_views(&self, _caller: &Caller, dir: &str) -> Vec<View> {
+        match dir {
+            "" => {
+                let files = ["README.md", "PROTOCOL.md", EVENTS, REFUSALS, "trust.json", "tiers.json"];
+                files.map(View::file).into_iter().chain([View::dir("trust")]).collect()
             }
+            "trust" => self.stored_views(dir, |name| name.ends_with(".card.json")),
+            _ => Vec::new(),
         }
+    }
+
+    /// The files in the exchange's own folder `dir` with a fitting name.
+    fn stored_views(&self, dir: &str, fits: impl Fn(&str) -> bool) -> Vec<View> {
+        let names = self.store.list(dir).unwrap_or_default().into_iter();
+        let shown = names.filter(|name| !name.starts_with('.') && fits(name));
+        shown.map(|name| View::file(&format!("{dir}/{name}"))).collect()
+    }
+
+    /// One name of [`Exchange::list_views`].
+    pub fn find_view(&self, caller: &Caller, dir: &str, name: &str) -> Option<View> {
+        self.list_views(caller, dir).into_iter().find(|view| view.name() == name)
+    }
+
+    /// Where a file's bytes are.
+    ///
+    /// # Errors
+    /// ENOENT for what is not there (any more); the disk's.
+    fn content(&self, caller: &Caller, view: &View) -> io::Result<Content> {
+        let fixed = |text: &str| Ok(Content::Text { text: text.to_owned(), changed: self.started });
+        match view.path() {
+            "README.md" => fixed(README),
+            "PROTOCOL.md" => fixed(PROTOCOL),
+            "tiers.json" => Ok(Content::Text { text: self.tiers(), changed: SystemTime::now() }),
+            REFUSALS => Ok(Content::Open(self.refusals.view(&self.actor(caller))?)),
+            _ => Ok(Content::Stored),
+        }
+    }
+
+    /// tiers.json: the periods in force.
+    fn tiers(&self) -> String {
+        let cadence = self.conversation().presence.cadence();
+        serde_json::to_string_pretty(&cadence).unwrap_or_default() + "\n"
+    }
+
+    /// What stat() shows `caller`: sizes may differ by caller.
+    ///
+    /// # Errors
+    /// ENOENT for what is not there (any more); the disk's.
+    pub fn view_attr(&self, caller: &Caller, view: &View) -> Outcome<Attr> {
+        if view.is_dir {
+            return Ok(Attr { mode: 0o555, ..self.dir_attr(view.path()) });
+        }
+        Ok(self.content_attr(view, &self.content(caller, view)?)?)
+    }
+
+    fn content_attr(&self, view: &View, content: &Content) -> io::Result<Attr> {
+        let made = |size: u64, changed| Attr {
+            size,
+            blocks: size.div_ceil(512),
+            uid: self.owner_uid,
+            gid: self.owner_gid,
+            ..Attr::empty(NodeKind::File, changed)
+        };
+        Ok(match content {
+            Content::Text { text, changed } => made(text.len() as u64, *changed),
+            Content::Open(file) => {
+                let meta = file.metadata()?;
+                made(meta.len(), meta.modified()?)
+            }
+            Content::Stored => {
+                let stat = self.store.stat(view.path())?;
+                Attr { mode: stat.mode & 0o444, ..Attr::of(NodeKind::File, stat) }
+            }
+        })
     }
 
     /// Opens for reading.
     ///
     /// # Errors
-    /// `read-only` when `flags` ask for writing; EACCES by mode.
-    pub fn open_view(&self, caller: &Caller, view: View, flags: i32) -> Outcome<ViewReader> {
-        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
-            return Err(self.refuse_read_only(caller, view.name(), "open for writing"));
+    /// `read-only` when `flags` ask for writing; EACCES by mode; EISDIR; ENOENT for what is not there (any more).
+    pub fn open_view(&self, caller: &Caller, view: &View, flags: i32) -> Outcome<ViewReader> {
+        if view.is_dir {
+            return Err(Denied::os(libc::EISDIR));
         }
-        self.check_readable(caller, &self.view_attr(caller, view))?;
-        Ok(match view {
-            View::Readme => ViewReader::Text(README.as_bytes().into()),
-            View::Protocol => ViewReader::Text(PROTOCOL.as_bytes().into()),
-            View::Trust => ViewReader::Text(self.store.read(view.name())?.into()),
-            View::Events => ViewReader::Growing(self.events.bytes().file()),
-            View::Refusals => ViewReader::Growing(self.refusals.view(&self.actor(caller))?),
+        if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
+            return Err(self.refuse_read_only(caller, view.path(), "open for writing"));
+        }
+        let content = self.content(caller, view)?;
+        self.check_readable(caller, &self.content_attr(view, &content)?)?;
+        Ok(match content {
+            Content::Text { text, .. } => ViewReader::Text(text.into_bytes().into()),
+            Content::Open(file) => ViewReader::Growing(file),
+            Content::Stored => ViewReader::Growing(Arc::new(self.store.open(view.path())?)),
         })
     }
 
     /// Refuses an operation on a place in the tree where nothing can be made, changed or removed
     /// (views, the fixed directories, new names beside them), as `read-only`.
     pub fn refuse_read_only(&self, caller: &Caller, path: &str, operation: &'static str) -> Denied {
-        let refusal = Refusal::new(Rule::ReadOnly, self.advise_read_only(path));
+        let refusal = Refusal::new(Rule::ReadOnly, self.advise_read_only(caller, path));
         self.refuse(caller, Attempt { operation, path, bytes: &[] }, refusal)
     }
 
-    fn advise_read_only(&self, path: &str) -> String {
-        let is_view = View::ALL.iter().any(|view| view.name() == path);
-        if is_view {
+    fn advise_read_only(&self, caller: &Caller, path: &str) -> String {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if self.find_view(caller, dir, name).is_some() {
             return format!("{path} is kept by the exchange and can only be read.");
         }
         if path.ends_with(".jsonl") {

@@ -25,7 +25,7 @@ pub(super) fn file_type(kind: NodeKind) -> FileType {
 
 pub(super) fn file_attr(node: &Node, number: u64, attr: &Attr) -> FileAttr {
     let blksize = match node {
-        Node::Log(_) | Node::View(_) | Node::Handoff { .. } => MESSAGE_BLOCK,
+        Node::Log(_) | Node::View { .. } | Node::Handoff { .. } => MESSAGE_BLOCK,
         Node::Dir { .. } | Node::File { .. } => FILE_BLOCK,
     };
     FileAttr {

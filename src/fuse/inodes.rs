@@ -1,6 +1,6 @@
 //! Which inode number stands for which node.
 //!
-//! A number is the node's own identity with a tag in the lowest three bits, so that only logs need a table. The
+//! A number is the node's own identity with a tag in the lowest three bits, so that only logs and views need a table. The
 //! kernel's references to ordinary files are counted here, because the exchange wants each one back, also those that
 //! the kernel does not give back when it unmounts.
 
@@ -11,6 +11,7 @@ use crate::exchange::logs::LogName;
 use crate::exchange::views::View;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
+use std::hash::Hash;
 
 const TAG_BITS: u32 = 3;
 // Tag 1 makes the top's number 1, as FUSE wants it.
@@ -28,17 +29,43 @@ const STATE_BITS: u32 = 2;
 /// Added to a fixed directory's index where it is seen through `_coordination/`.
 const ALIASED_DIR: u64 = 16;
 
-#[derive(Default)]
-struct Logs {
-    index: HashMap<LogName, u64>,
-    names: Vec<LogName>,
+/// Numbers for what has only a name: as many as the exchange has such names, and they stay.
+struct Table<T>(RwLock<Rows<T>>);
+
+struct Rows<T> {
+    index: HashMap<T, u64>,
+    names: Vec<T>,
+}
+
+impl<T: Clone + Eq + Hash> Table<T> {
+    fn new() -> Self {
+        Table(RwLock::new(Rows { index: HashMap::new(), names: Vec::new() }))
+    }
+
+    fn number(&self, name: &T) -> u64 {
+        if let Some(number) = self.0.read().index.get(name) {
+            return *number;
+        }
+        let mut rows = self.0.write();
+        let next = rows.names.len() as u64;
+        let number = *rows.index.entry(name.clone()).or_insert(next);
+        if number == next {
+            rows.names.push(name.clone());
+        }
+        number
+    }
+
+    fn name(&self, number: usize) -> Option<T> {
+        self.0.read().names.get(number).cloned()
+    }
 }
 
 /// The inode numbers of one mount.
 pub(super) struct Inodes {
     /// `credentials/`, which is never forgotten.
     credentials: FileId,
-    logs: RwLock<Logs>,
+    logs: Table<LogName>,
+    views: Table<View>,
     references: Mutex<HashMap<FileId, References>>,
 }
 
@@ -54,7 +81,7 @@ fn tagged(id: u64, tag: u64) -> u64 {
 
 impl Inodes {
     pub(super) fn new(credentials: FileId) -> Self {
-        Inodes { credentials, logs: RwLock::default(), references: Mutex::default() }
+        Inodes { credentials, logs: Table::new(), views: Table::new(), references: Mutex::default() }
     }
 
     /// A node's number: the same for as long as the mount lives.
@@ -64,11 +91,10 @@ impl Inodes {
                 let index = Dir::ALL.iter().position(|d| d == dir).unwrap_or_default() as u64;
                 tagged(index + if *aliased { ALIASED_DIR } else { 0 }, TAG_DIR)
             }
-            Node::View(view) => {
-                let index = View::ALL.iter().position(|v| v == view).unwrap_or_default() as u64;
-                tagged(index, TAG_VIEW)
+            Node::View { view, aliased } => {
+                tagged(self.views.number(view) << 1 | u64::from(*aliased), TAG_VIEW)
             }
-            Node::Log(log) => tagged(self.log_index(log), TAG_LOG),
+            Node::Log(log) => tagged(self.logs.number(log), TAG_LOG),
             Node::Handoff { node: HandoffNode(id), state } => {
                 let place = State::ALL.iter().position(|s| s == state).unwrap_or_default() as u64;
                 tagged(id << STATE_BITS | place, TAG_HANDOFF)
@@ -83,20 +109,6 @@ impl Inodes {
         tagged(disk, TAG_UNSEEN)
     }
 
-    fn log_index(&self, log: &LogName) -> u64 {
-        if let Some(index) = self.logs.read().index.get(log) {
-            return *index;
-        }
-        let mut logs = self.logs.write();
-        if let Some(index) = logs.index.get(log) {
-            return *index;
-        }
-        let index = logs.names.len() as u64;
-        logs.names.push(log.clone());
-        logs.index.insert(log.clone(), index);
-        index
-    }
-
     /// The node of a number that was given out.
     pub(super) fn node(&self, number: u64) -> Option<Node> {
         let id = number >> TAG_BITS;
@@ -107,8 +119,11 @@ impl Inodes {
                 let index = if aliased { index - ALIASED_DIR as usize } else { index };
                 Dir::ALL.get(index).map(|dir| Node::Dir { dir: *dir, aliased })
             }
-            TAG_VIEW => View::ALL.get(index).map(|view| Node::View(*view)),
-            TAG_LOG => self.logs.read().names.get(index).cloned().map(Node::Log),
+            TAG_VIEW => {
+                let view = self.views.name(index >> 1)?;
+                Some(Node::View { view, aliased: index & 1 == 1 })
+            }
+            TAG_LOG => self.logs.name(index).map(Node::Log),
             TAG_HANDOFF => {
                 let state = State::ALL[index & ((1 << STATE_BITS) - 1)];
                 Some(Node::Handoff { node: HandoffNode(id >> STATE_BITS), state })
@@ -178,9 +193,10 @@ mod tests {
         for id in [0, 7] {
             nodes.extend(State::ALL.map(|state| Node::Handoff { node: HandoffNode(id), state }));
         }
-        nodes.extend(View::ALL.map(Node::View));
+        nodes.push(Node::View { view: View::file("trust.json"), aliased: false });
         for aliased in [false, true] {
             nodes.extend(Dir::ALL.map(|dir| Node::Dir { dir, aliased }));
+            nodes.push(Node::View { view: View::dir("status"), aliased });
         }
         nodes
     }

@@ -6,7 +6,7 @@ use super::tree::{self, Dir, Node};
 use crate::exchange::files::OpenFile;
 use crate::exchange::logs::LogName;
 use crate::exchange::views::ViewReader;
-use crate::exchange::{Attr, Caller, Denied, Outcome, read_at};
+use crate::exchange::{Attr, Caller, Denied, NodeKind, Outcome, read_at};
 use fuser::FopenFlags;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -67,8 +67,8 @@ impl Mounted {
         match self.node(number)? {
             Node::Dir { .. } => Err(Denied::os(libc::EISDIR)),
             Node::Log(log) => self.open_log(caller, &log, flags),
-            Node::View(view) => {
-                Ok(Opened::direct(Handle::View(self.exchange.open_view(caller, view, flags)?), None))
+            Node::View { view, .. } => {
+                Ok(Opened::direct(Handle::View(self.exchange.open_view(caller, &view, flags)?), None))
             }
             Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
             Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
@@ -134,7 +134,12 @@ impl Mounted {
                 };
                 (Node::Log(log.clone()), self.create_log(caller, &log, flags)?)
             }
-            Node::Log(_) | Node::Handoff { .. } | Node::View(_) => return Err(Denied::os(libc::ENOTDIR)),
+            Node::View { view, .. } if view.kind() == NodeKind::Directory => {
+                return Err(self.refuse_creation(caller, &parent, name));
+            }
+            Node::Log(_) | Node::Handoff { .. } | Node::View { .. } => {
+                return Err(Denied::os(libc::ENOTDIR));
+            }
         };
         match tree::attr(&self.exchange, caller, &node) {
             Ok(attr) => Ok((parent, node, attr, opened)),

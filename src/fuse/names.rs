@@ -142,7 +142,7 @@ impl Mounted {
             Node::Handoff { node: handoff, .. } => {
                 self.exchange.refuse_handoff_operation(caller, *handoff, operation)
             }
-            Node::Dir { .. } | Node::View(_) | Node::File { .. } => {
+            Node::Dir { .. } | Node::View { .. } | Node::File { .. } => {
                 let path = tree::path(&self.exchange, node).unwrap_or_default();
                 self.exchange.refuse_read_only(caller, &path, operation)
             }
@@ -291,7 +291,8 @@ impl Mounted {
                 self.exchange.files().rename(caller, *id, name, *new_id, new_name, flags)
             }
             (Node::Dir { dir: Dir::State(from), .. }, Node::Dir { dir: Dir::State(to), .. }) => {
-                if flags & RENAME_EXCHANGE != 0 {
+                let is_view = || matches!(self.peek(caller, &parent, name), Some(Node::View { .. }));
+                if flags & RENAME_EXCHANGE != 0 || is_view() {
                     return Err(self.refuse_name(caller, &parent, name, "rename"));
                 }
                 // Names that are no UTF-8 stand for nothing here and can't be given.

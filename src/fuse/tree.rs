@@ -73,8 +73,13 @@ pub enum Node {
         /// Where it was seen.
         state: State,
     },
-    /// A read-only file that the exchange makes.
-    View(View),
+    /// A read-only file or directory that the exchange makes.
+    View {
+        /// Which.
+        view: View,
+        /// A directory seen through `_coordination/`.
+        aliased: bool,
+    },
     /// Something under `credentials/`, which is one itself.
     File {
         /// Which.
@@ -115,8 +120,19 @@ pub fn lookup(exchange: &Exchange, caller: &Caller, parent: &Node, name: &OsStr)
             let attr = attr(exchange, caller, &node)?;
             Ok((node, attr))
         }
-        Node::Log(_) | Node::Handoff { .. } | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
+        Node::View { view, aliased } if view.kind() == NodeKind::Directory => {
+            let found = name.to_str().and_then(|name| exchange.find_view(caller, view.path(), name));
+            let node = view_node(found.ok_or_else(missing)?, *aliased);
+            let attr = attr(exchange, caller, &node)?;
+            Ok((node, attr))
+        }
+        Node::Log(_) | Node::Handoff { .. } | Node::View { .. } => Err(Denied::os(libc::ENOTDIR)),
     }
+}
+
+fn view_node(view: View, aliased: bool) -> Node {
+    let aliased = aliased && view.kind() == NodeKind::Directory;
+    Node::View { view, aliased }
 }
 
 fn missing() -> Denied {
@@ -125,7 +141,7 @@ fn missing() -> Denied {
 
 fn find(exchange: &Exchange, caller: &Caller, dir: Dir, aliased: bool, name: &OsStr) -> Option<Node> {
     let name = name.to_str()?;
-    match dir {
+    let node = match dir {
         Dir::Top => {
             if name == ALIAS {
                 return (!aliased).then_some(Node::Dir { dir: Dir::Top, aliased: true });
@@ -136,16 +152,14 @@ fn find(exchange: &Exchange, caller: &Caller, dir: Dir, aliased: bool, name: &Os
             if let Some(dir) = Dir::ALL.into_iter().find(|d| *d != Dir::Top && d.path() == name) {
                 return Some(Node::Dir { dir, aliased });
             }
-            if let Some(view) = View::ALL.into_iter().find(|v| v.name() == name) {
-                return Some(Node::View(view));
-            }
             exchange.find_log(name).map(Node::Log)
         }
         Dir::Inbox | Dir::Outbox => exchange.find_log(&format!("{}/{name}", dir.path())).map(Node::Log),
         Dir::State(state) => {
             exchange.find_handoff(caller, state, name).map(|node| Node::Handoff { node, state })
         }
-    }
+    };
+    node.or_else(|| exchange.find_view(caller, dir.path(), name).map(|view| view_node(view, aliased)))
 }
 
 /// What stat() shows `caller`.
@@ -158,7 +172,7 @@ pub fn attr(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Attr> 
         Node::Dir { dir, .. } => Ok(exchange.dir_attr(dir.path())),
         Node::Log(log) => exchange.log_attr(log).ok_or_else(missing),
         Node::Handoff { node, .. } => exchange.handoff_attr(*node).ok_or_else(missing),
-        Node::View(view) => Ok(exchange.view_attr(caller, *view)),
+        Node::View { view, .. } => exchange.view_attr(caller, view),
         Node::File { id, .. } => exchange.files().attr(*id),
     }
 }
@@ -169,6 +183,14 @@ pub fn attr(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Attr> 
 /// ENOTDIR; the ordinary directory's own.
 pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Listed>> {
     let file = |name: &str, node| Listed { name: name.into(), kind: NodeKind::File, node: Ok(node) };
+    let views = |dir: &str, aliased: bool| {
+        let views = exchange.list_views(caller, dir).into_iter();
+        views.map(move |view| Listed {
+            name: view.name().into(),
+            kind: view.kind(),
+            node: Ok(view_node(view, aliased)),
+        })
+    };
     match node {
         Node::Dir { dir: Dir::Top, aliased } => {
             let aliased = *aliased;
@@ -183,7 +205,7 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
             if !aliased {
                 names.push(directory(ALIAS, Node::Dir { dir: Dir::Top, aliased: true }));
             }
-            names.extend(View::ALL.into_iter().map(|view| file(view.name(), Node::View(view))));
+            names.extend(views("", aliased));
             for log in exchange.list_logs() {
                 let path = log.path();
                 if !path.contains('/') {
@@ -192,7 +214,7 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
             }
             Ok(names)
         }
-        Node::Dir { dir: dir @ (Dir::Inbox | Dir::Outbox), .. } => Ok(exchange
+        Node::Dir { dir: dir @ (Dir::Inbox | Dir::Outbox), aliased } => Ok(exchange
             .list_logs()
             .into_iter()
             .filter_map(|log| {
@@ -200,19 +222,24 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
                 let (folder, name) = path.split_once('/')?;
                 (folder == dir.path()).then(|| file(name, Node::Log(log)))
             })
+            .chain(views(dir.path(), *aliased))
             .collect()),
-        Node::Dir { dir: Dir::State(state), .. } => Ok(exchange
+        Node::Dir { dir: dir @ Dir::State(state), aliased } => Ok(exchange
             .list_handoffs(caller, *state)
             .into_iter()
             .map(|(name, node)| file(&name, Node::Handoff { node, state: *state }))
+            .chain(views(dir.path(), *aliased))
             .collect()),
+        Node::View { view, aliased } if view.kind() == NodeKind::Directory => {
+            Ok(views(view.path(), *aliased).collect())
+        }
         Node::File { id, .. } => Ok(exchange
             .files()
             .list(caller, *id)?
             .into_iter()
             .map(|entry| Listed { name: entry.name, kind: entry.kind, node: Err(entry.ino) })
             .collect()),
-        Node::Log(_) | Node::Handoff { .. } | Node::View(_) => Err(Denied::os(libc::ENOTDIR)),
+        Node::Log(_) | Node::Handoff { .. } | Node::View { .. } => Err(Denied::os(libc::ENOTDIR)),
     }
 }
 
@@ -222,7 +249,7 @@ pub fn path(exchange: &Exchange, node: &Node) -> Option<String> {
         Node::Dir { dir, .. } => Some(dir.path().to_owned()),
         Node::Log(log) => Some(log.path()),
         Node::Handoff { .. } => None,
-        Node::View(view) => Some(view.name().to_owned()),
+        Node::View { view, .. } => Some(view.path().to_owned()),
         Node::File { id, .. } => Some(exchange.files().path(*id).to_string_lossy().into_owned()),
     }
 }

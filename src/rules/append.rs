@@ -156,6 +156,25 @@ pub fn check_author(log: &LogName, actor: &Actor, may_relay: bool, from: &AgentN
     check_acts_for(actor, from, may_relay, format_args!("append lines from {from} to {log}"))
 }
 
+/// Rule `schema` of the incident log: it takes incidents, and what is said about them.
+///
+/// # Errors
+/// EBADMSG `schema`.
+pub fn check_kind(log: &LogName, message: &Message) -> Result<(), Refusal> {
+    let about_incidents = matches!(message.message_type.as_str(), "incident" | "ack" | "correction");
+    if *log == LogName::Incidents && !about_incidents {
+        return Err(Refusal::new(
+            Rule::Schema,
+            format!(
+                "{log} takes messages of type incident, ack and correction, and this is of type {}. Append it \
+                 to inbox/<agent>.jsonl or outbox/{}.jsonl.",
+                message.message_type, message.from
+            ),
+        ));
+    }
+    Ok(())
+}
+
 /// Longest line, as a multiple of the longest body: escapes make six bytes of one, and the other members are short.
 const LINE_PER_BODY: usize = 16;
 

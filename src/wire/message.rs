@@ -127,6 +127,10 @@ impl VerifiedMessage {
     pub fn key(&self) -> &KeyId {
         &self.key
     }
+    /// The message.
+    pub fn into_message(self) -> Message {
+        self.message
+    }
 }
 
 /// Which signature to make.
@@ -211,7 +215,38 @@ impl Message {
     }
     /// Whether it carries any of `signature`, `public_key_id`.
     pub fn is_signed(&self) -> bool {
-        self.object.contains_key(SIGNATURE) || self.object.contains_key(PUBLIC_KEY_ID)
+        is_signed(&self.object)
+    }
+    /// Judges a verified message once more by a trust list that has changed since: its key and its tier.
+    ///
+    /// # Errors
+    /// `UnknownKey`, `RevokedKey`, `Tier`.
+    pub fn recheck(&self, key: &KeyId, trust: &TrustList) -> Result<Tier, MessageError> {
+        let entry = trust.agents.get(&self.from);
+        let known = entry.and_then(|entry| Some((entry, entry.keys.iter().find(|known| known.id == *key)?)));
+        let Some((entry, known)) = known else { return Err(MessageError::UnknownKey(key.to_string())) };
+        self.check_not_blocked(trust)?;
+        if !known.active {
+            return Err(MessageError::RevokedKey(key.to_string()));
+        }
+        self.check_tier(entry.tier)?;
+        Ok(entry.tier)
+    }
+    /// What holds for unsigned messages too.
+    ///
+    /// # Errors
+    /// `Blocked`.
+    pub fn check_not_blocked(&self, trust: &TrustList) -> Result<(), MessageError> {
+        let blocked = trust.agents.get(&self.from).is_some_and(|entry| entry.blocked);
+        if blocked { Err(MessageError::Blocked(self.from.clone())) } else { Ok(()) }
+    }
+    fn check_tier(&self, tier: Tier) -> Result<(), MessageError> {
+        if tier.may_send(&self.message_type, self.kind) {
+            return Ok(());
+        }
+        let kind = self.kind.map_or_else(|| "no kind".to_owned(), |kind| format!("kind {kind}"));
+        let what = format!("{} ({kind})", self.message_type);
+        Err(MessageError::Tier { agent: self.from.clone(), tier, what })
     }
     /// A member that is a string: `subject`, ...
     pub fn text(&self, member: &str) -> Option<&str> {
@@ -257,9 +292,7 @@ impl Message {
             return Err(MessageError::FromMismatch { from: self.from.to_string(), key: key_text.to_owned() });
         }
         let entry = trust.agents.get(&self.from).ok_or_else(unknown)?;
-        if entry.blocked {
-            return Err(MessageError::Blocked(self.from));
-        }
+        self.check_not_blocked(trust)?;
         let key = entry.keys.iter().find(|key| key.id == key_id).ok_or_else(unknown)?;
         if !key.active {
             return Err(MessageError::RevokedKey(key_text.to_owned()));
@@ -275,14 +308,15 @@ impl Message {
             return Err(MessageError::Signature(key_text.to_owned()));
         }
         let tier = entry.tier;
-        if !tier.may_send(&self.message_type, self.kind) {
-            let kind = self.kind.map_or_else(|| "no kind".to_owned(), |kind| format!("kind {kind}"));
-            let what = format!("{} ({kind})", self.message_type);
-            return Err(MessageError::Tier { agent: self.from, tier, what });
-        }
+        self.check_tier(tier)?;
         self.signed = String::new();
         Ok(VerifiedMessage { message: self, tier, key: key_id })
     }
+}
+
+/// Whether an object carries any of `signature`, `public_key_id`.
+pub fn is_signed(object: &Object) -> bool {
+    object.contains_key(SIGNATURE) || object.contains_key(PUBLIC_KEY_ID)
 }
 
 /// The kind that a message has: given, or implied by its type.
@@ -375,12 +409,26 @@ impl<'a> Members<'a> {
 /// # Errors
 /// The shape errors of [`Message::from_object`]; `FromMismatch` where `from` is somebody else.
 pub fn sign(
-    mut object: Object,
+    object: Object,
     author: &AgentName,
     key: &SigningKey,
     version: SignatureVersion,
     now: Timestamp,
 ) -> Result<String, MessageError> {
+    sign_message(object, author, key, version, now).map(|(_, line)| line)
+}
+
+/// The same, and the message.
+///
+/// # Errors
+/// As [`sign`].
+pub fn sign_message(
+    mut object: Object,
+    author: &AgentName,
+    key: &SigningKey,
+    version: SignatureVersion,
+    now: Timestamp,
+) -> Result<(Message, String), MessageError> {
     let id = key.public().id(author).to_string();
     for name in UNSIGNED_MEMBERS {
         object.remove(name);
@@ -414,7 +462,8 @@ pub fn sign(
     };
     message.object.insert(PUBLIC_KEY_ID.to_owned(), Value::String(id));
     message.object.insert(SIGNATURE.to_owned(), Value::String(keys::encode_base64(&signature)));
-    Ok(in_usual_order(&message.object))
+    let line = in_usual_order(&message.object);
+    Ok((message, line))
 }
 
 /// The line as the protocol's own programs order it: who and what first, the signature last.

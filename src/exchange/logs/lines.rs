@@ -29,7 +29,7 @@ impl Exchange {
     }
 }
 
-pub(super) fn one_object(line: &[u8]) -> Result<StreamedObject, Refusal> {
+pub(in crate::exchange) fn one_object(line: &[u8]) -> Result<StreamedObject, Refusal> {
     let mut stream = ObjectStream::new();
     let mut objects = stream.push(line)?;
     match objects.pop() {
@@ -58,10 +58,14 @@ fn ends_with_the_indexed_line(bytes: &dyn LogBytes, ids: &ReplayIndex) -> io::Re
     }
 }
 
-/// The id of a stored line; `None` if it is no message.
-fn line_id(line: &[u8]) -> Option<ShortId> {
+/// The id of a stored line: its message's, or the hash of an object that is no message (a decision); `None` if
+/// it is no object.
+pub(super) fn line_id(line: &[u8]) -> Option<ShortId> {
     let object: Object = one_object(line).ok()?.object;
-    Some(short(&Message::from_object(object).ok()?.id))
+    Some(match Message::from_object(object.clone()) {
+        Ok(message) => short(&message.id),
+        Err(_) => super::deliver::id_of_object(object),
+    })
 }
 
 /// Reads the lines that the index doesn't know yet. A line that is no message has no id; the judgement
@@ -74,7 +78,7 @@ fn index_lines(bytes: &dyn LogBytes, ids: &mut ReplayIndex, len: u64) -> io::Res
 }
 
 /// Calls `each` with every complete line (without newline) between two offsets and the offset behind it.
-fn for_each_line(
+pub(in crate::exchange) fn for_each_line(
     bytes: &dyn LogBytes,
     from: u64,
     to: u64,

@@ -1,23 +1,27 @@
 //! The append-only logs of an exchange, and how accepted lines reach the disk.
 //!
-//! `writer` follows one write(2) from the kernel to here; `admit` judges what it brings.
+//! `writer` follows one write(2) from the kernel to here; `admit` judges what it brings, `seal` signs what is
+//! unsigned, and `deliver` commits it to its log and to everyone it is for.
 
 mod admit;
+mod deliver;
 mod lines;
+mod seal;
 mod writer;
 
+pub(super) use admit::Admitted;
+pub(super) use deliver::Stamp;
+pub(super) use lines::for_each_line;
 pub use writer::LogWriter;
 
 use super::commit::GroupCommit;
 use super::events::{hex, members};
 use super::replay::ReplayIndex;
-use super::{Actor, Attempt, Attr, Caller, Denied, Durability, Exchange, NodeKind, Outcome};
-use crate::rules::{self, Refusal, Rule};
+use super::{Attempt, Attr, Caller, Denied, Durability, Exchange, NodeKind, Outcome};
+use crate::rules;
 use crate::store::LogBytes;
-use admit::Admitted;
 use parking_lot::{Mutex, RwLock};
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -49,7 +53,7 @@ struct Tail {
 
 /// Bytes in the log that have no event yet.
 struct Accepted {
-    by: String,
+    stamp: Stamp,
     lines: usize,
     start: u64,
     end: u64,
@@ -179,46 +183,6 @@ impl Exchange {
 }
 
 impl Log {
-    /// Under the log's lock: replay, then append. Returns the log's new end.
-    fn append(&self, by: &Actor, admitted: &[Admitted]) -> Result<u64, Denied> {
-        let mut block = Vec::with_capacity(admitted.iter().map(|a| a.line.len() + 1).sum());
-        let mut ends = Vec::with_capacity(admitted.len());
-        for line in admitted {
-            block.extend_from_slice(&line.line);
-            block.push(b'\n');
-            ends.push(block.len() as u64);
-        }
-        let sha256 = Sha256::digest(&block).into();
-        let mut seen = HashSet::new();
-        let mut tail = self.tail.lock();
-        // Before replay: of a line that may be lost nobody is told that it was delivered.
-        self.commit.check()?;
-        if let Some(at) = admitted.iter().position(|a| tail.ids.contains(&a.id) || !seen.insert(a.id)) {
-            let advice = format!(
-                "{} already holds this message{}. It was delivered; don't send it again. \
-                 A new message needs its own timestamp or body.",
-                self.path,
-                if admitted.len() > 1 {
-                    format!(" (object {} of this write)", at + 1)
-                } else {
-                    String::new()
-                }
-            );
-            return Err(Denied::Refused(Refusal::new(Rule::Replay, advice)));
-        }
-        let start = tail.len;
-        self.bytes.append_at(start, &block)?;
-        tail.len = start + block.len() as u64;
-        for (line, end) in admitted.iter().zip(ends) {
-            if let Err(error) = tail.ids.insert(line.id, start + end) {
-                tracing::warn!(log = self.path, %error, "replay index not written; it will be rebuilt");
-            }
-        }
-        let accepted = Accepted { by: by.to_string(), lines: admitted.len(), start, end: tail.len, sha256 };
-        tail.unrecorded.push_back(accepted);
-        Ok(tail.len)
-    }
-
     /// Makes the log durable up to `end` as `durability` asks, and writes the events that cover it.
     fn settle(&self, exchange: &Exchange, end: u64, durability: Durability) -> io::Result<()> {
         if durability == Durability::Commit {
@@ -232,17 +196,22 @@ impl Log {
     fn record(&self, exchange: &Exchange, end: u64) {
         let _order = self.recorder.lock();
         loop {
-            let members = {
+            let (stamp, members) = {
                 let tail = self.tail.lock();
                 match tail.unrecorded.front() {
-                    Some(accepted) if accepted.end <= end => members! {
-                        "log": self.path.as_str(), "by": accepted.by.as_str(), "lines": accepted.lines,
-                        "start": accepted.start, "end": accepted.end, "sha256": hex(&accepted.sha256),
-                    },
+                    Some(accepted) if accepted.end <= end => {
+                        let stamp = accepted.stamp.clone();
+                        let members = members! {
+                            "log": self.path.as_str(), "by": stamp.by.as_str(), "order": stamp.order,
+                            "lines": accepted.lines, "start": accepted.start, "end": accepted.end,
+                            "sha256": hex(&accepted.sha256),
+                        };
+                        (stamp, members)
+                    }
                     _ => return,
                 }
             };
-            if let Err(error) = exchange.events.append(exchange.now(), "append", &members) {
+            if let Err(error) = exchange.events.append(stamp.at, stamp.event, &members) {
                 tracing::error!(log = self.path, %error, "event not written; it is tried again with the next line");
                 return;
             }

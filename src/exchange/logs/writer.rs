@@ -1,12 +1,14 @@
 //! An open descriptor that appends: one write(2) from the kernel to the disk.
 //!
-//! Check the offset, split the stream into objects, admit each one (`admit`; no lock held), then under
-//! the log's lock: replay, append. Then durability, then the event that covers the bytes.
+//! Check the offset, split the stream into objects, admit each one (`admit`; no lock held), commit them
+//! (`deliver`; replay, append, copies), then durability, then the events that cover the bytes.
 
-use super::Log;
+use super::admit::{Admitted, Judge};
+use super::{Log, LogName};
 use crate::exchange::{Attempt, Caller, Denied, Durability, Exchange, Outcome, same_process};
 use crate::rules::{self, Refusal, Rule};
-use crate::wire::json::ObjectStream;
+use crate::wire::canonical;
+use crate::wire::json::{Object, ObjectStream, StreamedObject, Value};
 use parking_lot::Mutex;
 use std::fs::File;
 use std::sync::Arc;
@@ -22,6 +24,82 @@ pub struct LogWriter {
 struct WriterState {
     objects: ObjectStream,
     last_write_end: Option<u64>,
+}
+
+impl Exchange {
+    /// All objects of one write, in one commit.
+    fn write_objects(&self, log: &Arc<Log>, caller: &Caller, objects: Vec<StreamedObject>) -> Outcome<()> {
+        if log.name == LogName::Decisions {
+            return Ok(self.check_entries(objects)?);
+        }
+        let actor = self.actor(caller);
+        let judge = Judge { log: &log.name, caller, actor: &actor, trust: self.trust() };
+        let mut admitted = self.admit_all(&judge, objects)?;
+        if log.name == LogName::Incidents {
+            admitted = self.without_mirrored(log, admitted)?;
+        }
+        if admitted.is_empty() {
+            return Ok(());
+        }
+        let committed = self.commit(log, &actor, &admitted, &judge.trust)?;
+        Ok(self.settle(&committed)?)
+    }
+
+    /// Appends one object as if `caller` had written it to `log`; returns the line as it is stored.
+    ///
+    /// # Errors
+    /// As a write's, recorded as a refusal of `attempt`; EIO where the log can't be opened.
+    pub(in crate::exchange) fn post(
+        &self,
+        caller: &Caller,
+        log: &LogName,
+        object: Object,
+        attempt: Attempt<'_>,
+    ) -> Outcome<String> {
+        let actor = self.actor(caller);
+        let post = || -> Outcome<String> {
+            let line = canonical::utf8(&Value::Object(object.clone())).into_bytes();
+            let judge = Judge { log, caller, actor: &actor, trust: self.trust() };
+            let admitted = self.admit_all(&judge, vec![StreamedObject { line, object }])?;
+            let committed = self.commit(&self.log(log)?, &actor, &admitted, &judge.trust)?;
+            self.settle(&committed)?;
+            let line = admitted.into_iter().next().map(|line| line.line).unwrap_or_default();
+            Ok(String::from_utf8_lossy(&line).into_owned())
+        };
+        post().map_err(|denied| self.record(caller, attempt, denied))
+    }
+
+    /// Entries that agents write to decisions.jsonl themselves. The exchange has entered what they may say, so
+    /// nothing is stored.
+    fn check_entries(&self, objects: Vec<StreamedObject>) -> Result<(), Refusal> {
+        let conversation = self.conversation();
+        objects.iter().try_for_each(|entry| conversation.proposals.check_entry(&entry.object))
+    }
+
+    /// Without the incidents that the exchange has mirrored already: programs that mirror their incidents
+    /// themselves go on doing so.
+    fn without_mirrored(&self, log: &Log, admitted: Vec<Admitted>) -> Outcome<Vec<Admitted>> {
+        let mut rest = Vec::with_capacity(admitted.len());
+        for line in admitted {
+            if !(log.tail.lock().ids.contains(&line.id) && self.stands_in_own_log(&line)?) {
+                rest.push(line);
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Whether a line stands in one of the logs that only its author writes.
+    fn stands_in_own_log(&self, line: &Admitted) -> Outcome<bool> {
+        let from = &line.message.from;
+        let bilateral = self.config.agents.keys().filter(|to| *to != from);
+        let bilateral = bilateral.map(|to| LogName::Bilateral { from: from.clone(), to: to.clone() });
+        for name in bilateral.chain([LogName::Outbox(from.clone())]) {
+            if self.store.stat(&name.path()).is_ok() && self.log(&name)?.tail.lock().ids.contains(&line.id) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl LogWriter {
@@ -55,17 +133,10 @@ impl LogWriter {
         stream.last_write_end = Some(offset + data.len() as u64);
         // The rest is decided without the descriptor's lock: another thread may write meanwhile.
         drop(stream);
-        let outcome = split.and_then(|objects| exchange.admit_all(&log.name, &actor, objects));
-        let appended = match outcome {
-            Ok(admitted) if admitted.is_empty() => return Ok(data.len()),
-            Ok(admitted) => log.append(&actor, &admitted),
-            Err(refusal) => Err(Denied::Refused(refusal)),
-        };
-        match appended {
-            Ok(end) => {
-                log.settle(exchange, end, exchange.durability)?;
-                Ok(data.len())
-            }
+        let written =
+            split.map_err(Denied::from).and_then(|objects| exchange.write_objects(log, caller, objects));
+        match written {
+            Ok(()) => Ok(data.len()),
             Err(denied) => {
                 {
                     let mut stream = self.stream.lock();

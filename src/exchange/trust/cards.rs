@@ -1,13 +1,13 @@
 //! Agent cards: those that the exchange writes for the agents whose keys it holds, and those that arrive.
 
-use super::hash;
+use super::{Unchanged, hash};
 use crate::exchange::Exchange;
 use crate::exchange::config::Config;
 use crate::exchange::events::members;
-use crate::rules::Refusal;
 use crate::rules::conversation::Charter;
 use crate::rules::conversation::limits::Limits;
 use crate::rules::trust::cards::{self as rules, NewContact};
+use crate::rules::{Refusal, Rule};
 use crate::store::Store;
 use crate::wire::card::{AgentCard, CardKey, NewCard};
 use crate::wire::keys::SigningKey;
@@ -151,12 +151,36 @@ impl Exchange {
         Ok(Some(contact))
     }
 
+    /// Takes in the card of a message that may be committed. A first contact is pinned before its message is: then
+    /// the commit judges by a list that has it, and of two cards that claim one name one comes first.
+    ///
+    /// # Errors
+    /// EKEYREJECTED `unknown-key` where its agent could not be pinned.
+    pub(in crate::exchange) fn meet(&self, contact: &NewContact) -> Result<(), Refusal> {
+        let agent = &contact.card.agent;
+        match self.pin(contact, agent.as_str()) {
+            Ok(_) => Ok(()),
+            Err(Unchanged::Forbidden(problem)) => {
+                Err(Refusal::new(Rule::UnknownKey, format!("{problem}. Ask the operator.")))
+            }
+            Err(Unchanged::Disk(error)) if contact.is_first => {
+                tracing::error!(%agent, error, "an agent card could not be taken in");
+                let advice = "The exchange could not take your card in: its disk fails. Send it again later.";
+                Err(Refusal::new(Rule::UnknownKey, advice))
+            }
+            Err(Unchanged::Disk(error)) => {
+                tracing::error!(%agent, error, "an agent card could not be stored");
+                Ok(())
+            }
+        }
+    }
+
     /// Takes a card in: its agent is pinned where it was not known, and the card is stored. Doing it again
     /// changes nothing. Returns what changed, one sentence each.
     ///
     /// # Errors
-    /// A sentence: the agent has become known meanwhile, with other keys; or the disk fails.
-    pub(in crate::exchange) fn pin(&self, contact: &NewContact, by: &str) -> Result<Vec<String>, String> {
+    /// The agent has become known meanwhile, with other keys; or the disk fails.
+    fn pin(&self, contact: &NewContact, by: &str) -> Result<Vec<String>, Unchanged> {
         let agent = &contact.card.agent;
         let now = self.now();
         let mut changes = self.change_trust(by, |list, changes| rules::pin(list, contact, now, changes))?;
@@ -166,7 +190,7 @@ impl Exchange {
         }
         self.store
             .replace(&path, text.as_bytes(), 0o644)
-            .map_err(|e| format!("{path} could not be written: {e}"))?;
+            .map_err(|e| Unchanged::Disk(format!("{path} could not be written: {e}")))?;
         self.event(
             "card-stored",
             members! {"agent": agent.as_str(), "by": by, "sha256": hash(text.as_bytes())},

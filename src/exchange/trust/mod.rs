@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 const FILE: &str = "trust.json";
 const EVENT: &str = "trust-changed";
-/// What trust.json was at the last checkpoint. Derived: without it, a change behind the daemon's back goes untold.
+/// sha256 of trust.json at the last checkpoint. Derived: without it, a change while no daemon ran goes untold.
 const KNOWN: &str = "private/index/trust.known";
 
 /// What only who changes the trust list needs. Its lock is held while the list is written.
@@ -35,8 +35,10 @@ pub(super) struct Importing {
     counts: BTreeMap<AgentName, u64>,
     /// sha256 of trust.json as it was last read or written, in hex.
     sha256: String,
-    /// The same at the last checkpoint.
-    known: Option<String>,
+    /// The same, as the file at [`KNOWN`] has it.
+    noted: Option<String>,
+    /// Whether trust.json was changed while no daemon ran, and no event tells of it yet.
+    untold: bool,
     /// Whether events.jsonl tells of a change that trust.json does not have.
     owes_the_file: bool,
 }
@@ -64,7 +66,8 @@ impl Importing {
         Importing {
             counts: BTreeMap::new(),
             sha256: found.sha256.clone(),
-            known: found.known.clone(),
+            noted: found.noted.clone(),
+            untold: found.untold,
             owes_the_file: false,
         }
     }
@@ -110,8 +113,8 @@ impl Exchange {
         };
         {
             // No line is committed meanwhile: each is before the change or after it.
-            let _order_of_commits = self.conversation();
-            event.insert("order".to_owned(), self.next_order().into());
+            let mut ledger = self.ledger.lock();
+            event.insert("order".to_owned(), ledger.next_order().into());
             self.events
                 .append(now, EVENT, &event)
                 .and_then(|end| self.events.make_durable(end, Durability::Commit))
@@ -154,9 +157,9 @@ impl Exchange {
             let text = self.trust().to_json();
             self.write_trust_file(&mut importing, &text)?;
         }
-        if importing.known.as_ref() != Some(&importing.sha256) {
+        if importing.noted.as_ref() != Some(&importing.sha256) {
             self.store.replace(KNOWN, importing.sha256.as_bytes(), 0o600)?;
-            importing.known = Some(importing.sha256.clone());
+            importing.noted = Some(importing.sha256.clone());
         }
         Ok(())
     }

@@ -15,8 +15,10 @@ pub(in crate::exchange) struct Found {
     pub list: TrustList,
     /// sha256 of trust.json, in hex.
     pub sha256: String,
-    /// The same as the events last told of it; `None`: nothing is known of that.
-    pub known: Option<String>,
+    /// The same at the last checkpoint; `None`: nothing is known of that.
+    pub noted: Option<String>,
+    /// Whether it was changed while no daemon ran.
+    pub untold: bool,
 }
 
 /// Brings trust.json to where the events say that it is. A list that is neither what it was before a change nor
@@ -32,12 +34,13 @@ pub(in crate::exchange) fn finish(
 ) -> Result<Found, OpenError> {
     let io_error = |error| OpenError::Io { file: root.join(FILE), error };
     let mut sha256 = hash(&store.read(FILE).map_err(io_error)?);
-    let mut known =
+    let noted =
         store.read(KNOWN).ok().and_then(|text| String::from_utf8(text).ok()).filter(|text| text.len() == 64);
+    let mut told = noted.clone();
     let mut redone: Option<TrustList> = None;
     for event in recent.iter().filter(|event| event.event == EVENT) {
         if let Some(after) = event.text("after") {
-            known = Some(after.to_owned());
+            told = Some(after.to_owned());
         }
         match (event.text("before"), event.text("redo")) {
             (Some(before), Some(redo)) if redone.is_some() || before == sha256 => {
@@ -49,14 +52,20 @@ pub(in crate::exchange) fn finish(
             _ => redone = None,
         }
     }
-    let Some(redone) = redone else { return Ok(Found { list, sha256, known }) };
-    let text = redone.to_json();
-    if hash(text.as_bytes()) != sha256 {
-        store.replace(FILE, text.as_bytes(), 0o644).map_err(io_error)?;
-        sha256 = hash(text.as_bytes());
-        tracing::info!("trust.json was brought to where events.jsonl says that it is");
-    }
-    Ok(Found { list: redone, sha256, known })
+    let list = match redone {
+        None => list,
+        Some(redone) => {
+            let text = redone.to_json();
+            if hash(text.as_bytes()) != sha256 {
+                store.replace(FILE, text.as_bytes(), 0o644).map_err(io_error)?;
+                sha256 = hash(text.as_bytes());
+                tracing::info!("trust.json was brought to where events.jsonl says that it is");
+            }
+            redone
+        }
+    };
+    let untold = told.is_some_and(|told| told != sha256);
+    Ok(Found { list, sha256, noted, untold })
 }
 
 impl Exchange {
@@ -67,8 +76,7 @@ impl Exchange {
     /// The disk's.
     pub(in crate::exchange) fn note_found_trust(&self) -> io::Result<()> {
         let mut importing = self.importing.lock();
-        let changed = importing.known.as_ref().is_some_and(|known| *known != importing.sha256);
-        if !changed {
+        if !importing.untold {
             return Ok(());
         }
         let list = self.trust();
@@ -83,7 +91,7 @@ impl Exchange {
         };
         let end = self.events.append(self.now(), EVENT, &event)?;
         self.events.make_durable(end, Durability::Commit)?;
-        importing.known = Some(importing.sha256.clone());
+        importing.untold = false;
         Ok(())
     }
 }

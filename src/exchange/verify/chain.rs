@@ -172,7 +172,7 @@ impl Chain {
             event.get(key).and_then(Value::as_u64).ok_or_else(|| format!("the event has no number {key:?}"))
         };
         match text("event")? {
-            "append" | "recovered" => {
+            "append" | "delivered" | "recovered" => {
                 let log = self.logs.entry(text("log")?.to_owned()).or_default();
                 let segment = Segment {
                     start: number("start")?,
@@ -180,7 +180,8 @@ impl Chain {
                     lines: number("lines")?,
                     sha256: unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?,
                     event: self.lines,
-                    order: number("order").ok(),
+                    // What a crash left without an event is older than the event that it got then.
+                    order: number("order").ok().filter(|_| text("event") != Ok("recovered")),
                 };
                 if segment.end < segment.start {
                     return Err(format!("it ends at byte {} before it starts", segment.end));

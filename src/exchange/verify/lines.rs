@@ -23,15 +23,45 @@ const MAX_LINE: u64 = 64 << 20;
 /// Half of a message's id: enough to tell messages apart, at half the memory.
 pub(in crate::exchange) type ShortId = [u8; 16];
 
-/// Checks every line; returns how many there are.
-pub(super) fn check(setting: &Setting<'_>, path: &str, file: &File, faults: &mut Faults) -> io::Result<u64> {
+/// Which commits the bytes of a log are of: start, end, number; ascending.
+#[derive(Debug, Default)]
+pub(super) struct Orders(Vec<(u64, u64, u64)>);
+
+impl Orders {
+    /// Bytes after all others.
+    pub fn push(&mut self, start: u64, end: u64, order: u64) {
+        self.0.push((start, end, order));
+    }
+    fn at(&self, byte: u64) -> Option<u64> {
+        let after = self.0.partition_point(|(start, ..)| *start <= byte);
+        let (_, end, order) = self.0[..after].last()?;
+        (byte < *end).then_some(*order)
+    }
+}
+
+/// Checks every line, each by the trust list of its time; returns how many there are.
+pub(super) fn check(
+    setting: &Setting<'_>,
+    path: &str,
+    file: &File,
+    orders: &Orders,
+    faults: &mut Faults,
+) -> io::Result<u64> {
     let log = LogName::parse(path, |agent| setting.config.agents.contains_key(agent));
     let only_author = log.as_ref().and_then(LogName::only_writer);
     let mut reader = BufReader::with_capacity(256 * 1024, file);
     let mut seen: HashMap<ShortId, u64> = HashMap::new();
-    let mut number = 0;
+    let (mut number, mut at) = (0, 0);
     loop {
         let (batch, torn) = read_batch(&mut reader)?;
+        let batch: Vec<(Vec<u8>, &TrustList)> = batch
+            .into_iter()
+            .map(|line| {
+                let trust = setting.history.at(orders.at(at));
+                at += line.len() as u64 + 1;
+                (line, trust)
+            })
+            .collect();
         for result in check_batch(setting, only_author, &batch) {
             number += 1;
             match result {
@@ -81,10 +111,10 @@ fn read_batch(reader: &mut impl BufRead) -> io::Result<(Vec<Vec<u8>>, Option<usi
 fn check_batch(
     setting: &Setting<'_>,
     only_author: Option<&AgentName>,
-    batch: &[Vec<u8>],
+    batch: &[(Vec<u8>, &TrustList)],
 ) -> Vec<Result<ShortId, Refusal>> {
-    let check = |lines: &[Vec<u8>]| -> Vec<_> {
-        lines.iter().map(|line| check_line(setting.config, &setting.history, only_author, line)).collect()
+    let check = |lines: &[(Vec<u8>, &TrustList)]| -> Vec<_> {
+        lines.iter().map(|(line, trust)| check_line(setting.config, trust, only_author, line)).collect()
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batch.len().div_ceil(cores);
@@ -104,7 +134,8 @@ fn check_batch(
     })
 }
 
-/// The id of a stored line that is right. `history`: see [`TrustList::as_history`]. The clock has no say.
+/// The id of a stored line that is right. `history`: the trust list of its time, or all that was ever trusted (see
+/// [`TrustList::as_history`]). The clock has no say.
 pub(in crate::exchange) fn check_line(
     config: &Config,
     history: &TrustList,

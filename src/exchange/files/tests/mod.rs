@@ -13,7 +13,6 @@ use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
@@ -92,14 +91,8 @@ fn place_with(dir: TempDir, strict: bool) -> Place {
         agents: Some(vec![agent("bob"), agent("alice")]),
     };
     let other = ProfileConfig { agents: None, ..profile.clone() };
-    let config = Config {
-        agents: BTreeMap::new(),
-        clock_skew_seconds: 300,
-        max_body_bytes: 65_536,
-        allow_unsigned_from: Vec::new(),
-        relay_handoffs: false,
-        credentials: [("claude".to_owned(), profile), ("other".to_owned(), other)].into(),
-    };
+    let credentials = [("claude".to_owned(), profile), ("other".to_owned(), other)].into();
+    let config = Config { credentials, ..Config::parse("").unwrap() };
     let desk = Arc::new(Desk::default());
     let office: Arc<dyn Office> = desk.clone();
     let files = Files::new(&dir.path().join("credentials"), &config, Arc::downgrade(&office), &[]).unwrap();

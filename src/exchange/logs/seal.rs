@@ -1,0 +1,112 @@
+//! Sealing: what an agent left out is filled in, and its key signs.
+
+use super::LogName;
+use super::admit::Judge;
+use crate::exchange::{Actor, Caller, Exchange};
+use crate::rules::Refusal;
+use crate::rules::conversation::limits::Thread;
+use crate::wire::json::{Object, StreamedObject, Value};
+use crate::wire::keys::SigningKey;
+use crate::wire::message::{self, Message, SignatureVersion};
+use crate::wire::name::AgentName;
+use crate::wire::time::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// An object after sealing.
+pub(super) enum Sealing {
+    /// Completed and signed: the message and its line.
+    Sealed(Message, String),
+    /// Signed already, or there is no key to seal it with.
+    AsItIs(StreamedObject),
+}
+
+impl Exchange {
+    /// The key with which the lines of a caller are sealed: its agent's, on mounts that are the agent's unless
+    /// exchange.toml says `seal = false`, by uid only where it says `seal = true`.
+    pub fn sealing_key(&self, caller: &Caller) -> Option<Arc<SigningKey>> {
+        let Actor::Agent(agent) = self.actor(caller) else { return None };
+        let wanted = self.config.agents.get(&agent)?.seal.unwrap_or(caller.bound.is_some());
+        wanted
+            .then(|| self.lent_keys.read().get(&agent).cloned().or_else(|| self.signing_key(&agent)))
+            .flatten()
+    }
+
+    /// Seals an agent's lines with a key that the exchange does not hold.
+    ///
+    /// # Errors
+    /// A sentence, where trust.json does not have it as an active key of the agent.
+    pub fn lend_key(&self, agent: &AgentName, key: &Arc<SigningKey>) -> Result<(), String> {
+        let id = key.public().id(agent);
+        match self.trust().key(&id) {
+            Some(known) if known.active => {}
+            Some(_) => return Err(format!("the key {id} is deactivated: mount with {agent}'s active key")),
+            None => {
+                return Err(format!(
+                    "the key {id} is not trusted here: baton key show {agent} --key FILE shows whose it is, and \
+                     baton trust import makes it known"
+                ));
+            }
+        }
+        self.lent_keys.write().insert(agent.clone(), Arc::clone(key));
+        Ok(())
+    }
+
+    /// Forgets a key that was lent.
+    pub fn take_back_key(&self, agent: &AgentName) {
+        self.lent_keys.write().remove(agent);
+    }
+
+    /// Seals an object that is not signed, where there is a key for it.
+    ///
+    /// # Errors
+    /// The rules of the message's form; `from-mismatch` where `from` is somebody else.
+    pub(super) fn seal(&self, judge: &Judge<'_>, streamed: StreamedObject) -> Result<Sealing, Refusal> {
+        let Actor::Agent(agent) = judge.actor else { return Ok(Sealing::AsItIs(streamed)) };
+        if message::is_signed(&streamed.object) {
+            return Ok(Sealing::AsItIs(streamed));
+        }
+        let Some(key) = self.sealing_key(judge.caller) else { return Ok(Sealing::AsItIs(streamed)) };
+        let mut object = streamed.object;
+        self.complete(&mut object, agent, judge.log);
+        let now = self.stamp();
+        let (message, line) = message::sign_message(object, agent, &key, SignatureVersion::V31, now)?;
+        Ok(Sealing::Sealed(message, line))
+    }
+
+    /// What the place and the thread of a message say, and its author need not: `to`, and in a reply type,
+    /// subject and body.
+    fn complete(&self, object: &mut Object, author: &AgentName, log: &LogName) {
+        let text = |text: &str| Value::String(text.to_owned());
+        let thread = object.get("correlation_id").and_then(Value::as_str).map(|correlation_id| {
+            let known = self.conversation().limits.thread(correlation_id).cloned();
+            known.unwrap_or_else(|| Thread { from: author.clone(), subject: correlation_id.to_owned() })
+        });
+        let own = match log {
+            LogName::Inbox(agent) | LogName::Bilateral { to: agent, .. } => Some(agent),
+            LogName::Outbox(_) => thread.as_ref().map(|thread| &thread.from).filter(|from| *from != author),
+            LogName::Decisions | LogName::Incidents => None,
+        };
+        if let Some(own) = own {
+            object.entry("to".into()).or_insert_with(|| Value::Array(vec![text(own.as_str())]));
+        }
+        if let Some(thread) = &thread {
+            object.entry("type".into()).or_insert_with(|| text("ack"));
+            let subject = match thread.subject.strip_prefix("Re: ") {
+                Some(_) => thread.subject.clone(),
+                None => format!("Re: {}", thread.subject),
+            };
+            object.entry("subject".into()).or_insert(Value::String(subject));
+            object.entry("body".into()).or_insert_with(|| text(""));
+        }
+    }
+
+    /// The time, a microsecond after the last stamp at least: two sealed messages with the same words are two.
+    fn stamp(&self) -> Timestamp {
+        let now = self.now().0;
+        let last = self
+            .last_stamp
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last.saturating_add(1))));
+        Timestamp(last.map_or(now, |last| now.max(last.saturating_add(1))))
+    }
+}
