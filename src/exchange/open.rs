@@ -12,6 +12,7 @@ use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
+use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::FlockOperation;
@@ -95,6 +96,8 @@ impl Exchange {
             secrets: RwLock::new(secrets),
             signing_keys: RwLock::new(signing_keys),
             events,
+            archiving: Mutex::new(Timestamp(i64::MIN)),
+            upheaval: Mutex::new(()),
             refusals,
             logs: Logs::default(),
             handoffs: OnceLock::new(),
@@ -108,6 +111,7 @@ impl Exchange {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             _lock: lock,
         });
+        exchange.finish_archives(&recent)?;
         let mut recent = recent;
         recent.extend(exchange.recover_logs()?);
         let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;

@@ -23,37 +23,60 @@ const MAX_LINE: u64 = 64 << 20;
 /// Half of a message's id: enough to tell messages apart, at half the memory.
 pub(in crate::exchange) type ShortId = [u8; 16];
 
-/// Checks every line; returns how many there are.
-pub(super) fn check(setting: &Setting<'_>, path: &str, file: &File, faults: &mut Faults) -> io::Result<u64> {
-    let log = LogName::parse(path, |agent| setting.config.agents.contains_key(agent));
-    let only_author = log.as_ref().and_then(LogName::only_writer);
-    let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let mut seen: HashMap<ShortId, u64> = HashMap::new();
-    let mut number = 0;
-    loop {
-        let (batch, torn) = read_batch(&mut reader)?;
-        for result in check_batch(setting, only_author, &batch) {
-            number += 1;
-            match result {
-                Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
-                Ok(id) => {
-                    if let Some(first) = seen.insert(id, number) {
-                        let problem = format!("the same message as in line {first}");
-                        faults.add(path, Some(number), Rule::Replay.name(), problem);
-                    }
+/// The lines of one log, in its archives and in itself.
+pub(super) struct Lines<'a> {
+    setting: &'a Setting<'a>,
+    log: Option<LogName>,
+    /// By message: the file, as an index into `files`, and the line that it stands in.
+    seen: HashMap<ShortId, (u32, u64)>,
+    files: Vec<String>,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(setting: &'a Setting<'a>, log: &str) -> Self {
+        let log = LogName::parse(log, |agent| setting.config.agents.contains_key(agent));
+        Lines { setting, log, seen: HashMap::new(), files: Vec::new(), count: 0 }
+    }
+
+    /// Checks every line of one file.
+    pub fn check(&mut self, path: &str, file: &File, faults: &mut Faults) -> io::Result<()> {
+        self.files.push(path.to_owned());
+        let mut reader = BufReader::with_capacity(256 * 1024, file);
+        let mut number = 0;
+        loop {
+            let (batch, torn) = read_batch(&mut reader)?;
+            let only_author = self.log.as_ref().and_then(LogName::only_writer);
+            for result in check_batch(self.setting, only_author, &batch) {
+                number += 1;
+                match result {
+                    Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
+                    Ok(id) => self.check_replay(id, path, number, faults),
                 }
             }
-        }
-        if let Some(length) = torn {
-            // A daemon that is at work is about to finish it.
-            if !setting.live {
-                let problem = format!("the last line is torn after {length} bytes");
-                faults.add_mendable(path, Some(number + 1), "torn", problem);
+            if let Some(length) = torn {
+                // A daemon that is at work is about to finish it.
+                if !self.setting.live {
+                    let problem = format!("the last line is torn after {length} bytes");
+                    faults.add_mendable(path, Some(number + 1), "torn", problem);
+                }
             }
-            return Ok(number);
+            if batch.is_empty() || torn.is_some() {
+                self.count += number;
+                return Ok(());
+            }
         }
-        if batch.is_empty() {
-            return Ok(number);
+    }
+
+    fn check_replay(&mut self, id: ShortId, path: &str, number: u64, faults: &mut Faults) {
+        let here = self.files.len() as u32 - 1;
+        if let Some((file, first)) = self.seen.insert(id, (here, number)) {
+            let problem = match self.files.get(file as usize).filter(|_| file != here) {
+                Some(other) => format!("the same message as in {other}, line {first}"),
+                None => format!("the same message as in line {first}"),
+            };
+            faults.add(path, Some(number), Rule::Replay.name(), problem);
         }
     }
 }
