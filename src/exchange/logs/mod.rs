@@ -9,7 +9,6 @@ mod lines;
 mod seal;
 mod writer;
 
-pub(super) use admit::Admitted;
 pub(super) use deliver::Stamp;
 pub(super) use lines::for_each_line;
 pub use writer::LogWriter;
