@@ -153,6 +153,9 @@ impl Daemon {
             state.mounts.insert(id, report.clone());
             id
         };
+        if let Some(agent) = &spec.bound {
+            self.exchange.attend(agent, true);
+        }
         let daemon = self.clone();
         match mount::mount(&self.exchange, spec, move || daemon.forget(id)) {
             Ok(info) => {
@@ -172,18 +175,27 @@ impl Daemon {
                 Ok(report)
             }
             Err(e) => {
-                self.state.lock().mounts.remove(&id);
-                self.changed.notify_all();
+                self.remove(id);
                 Err(e.into())
             }
         }
     }
 
     fn forget(&self, id: u64) {
-        if let Some(report) = self.state.lock().mounts.remove(&id) {
+        if let Some(report) = self.remove(id) {
             tracing::info!(mountpoint = %report.mountpoint.display(), "unmounted");
         }
+    }
+
+    /// Takes a mount off the list, if it is still on it.
+    fn remove(&self, id: u64) -> Option<MountReport> {
+        let report = self.state.lock().mounts.remove(&id);
+        let bound = report.as_ref().and_then(|report| report.bound.as_deref());
+        if let Some(agent) = bound.and_then(|agent| AgentName::parse(agent).ok()) {
+            self.exchange.attend(&agent, false);
+        }
         self.changed.notify_all();
+        report
     }
 
     fn accept(self: &Arc<Self>, listener: &UnixListener) {
@@ -281,6 +293,7 @@ impl Daemon {
             }
             let kept = catch_unwind(AssertUnwindSafe(|| {
                 let expired = self.exchange.run_janitor();
+                self.exchange.send_due_heartbeats(self.exchange.now());
                 if expired > 0 {
                     tracing::info!(expired, "moved expired handoffs to rejected/");
                 }

@@ -262,7 +262,12 @@ impl Events {
     ///
     /// # Errors
     /// The disk's.
-    pub fn write_checkpoint(&self, store: &dyn Store, mut position: Position, ledger: Ledger) -> io::Result<()> {
+    pub fn write_checkpoint(
+        &self,
+        store: &dyn Store,
+        mut position: Position,
+        ledger: Ledger,
+    ) -> io::Result<()> {
         self.make_durable(position.0.offset, Durability::Commit)?;
         position.0.ledger = ledger;
         let text = serde_json::to_vec(&position.0).map_err(io::Error::other)?;

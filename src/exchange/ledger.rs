@@ -94,7 +94,8 @@ impl Exchange {
 
     /// Writes an event durably.
     fn note(&self, event: &str, members: &super::events::Members) -> Result<(), String> {
-        let written = self.events.append(self.now(), event, members).and_then(|end| self.make_events_durable(end));
+        let written =
+            self.events.append(self.now(), event, members).and_then(|end| self.make_events_durable(end));
         written.map_err(|error| format!("events.jsonl could not be written: {error}"))
     }
 

@@ -32,11 +32,12 @@ impl Exchange {
             let order = event.number("order").unwrap_or(0);
             ledger.order = ledger.order.max(order);
             if order > known || (order == 0 && known == 0) {
-                let at = event.text("time").and_then(|time| Timestamp::parse(time, true)).unwrap_or(Timestamp(0));
+                let at =
+                    event.text("time").and_then(|time| Timestamp::parse(time, true)).unwrap_or(Timestamp(0));
                 let log = event.text("log").unwrap_or_default();
-                let archived = recent[index..].iter().find(|later| {
-                    later.event == "archived" && later.text("log") == Some(log)
-                });
+                let archived = recent[index..]
+                    .iter()
+                    .find(|later| later.event == "archived" && later.text("log") == Some(log));
                 let file = archived.and_then(|event| event.text("to")).unwrap_or(log).to_owned();
                 since.push(Since { order, at, event, file });
             }

@@ -1,8 +1,8 @@
 //! Everything that can be judged about an object without the log it is for. No lock is held here.
 
 use super::LogName;
-use crate::exchange::replay::{ShortId, short};
 use super::seal::Sealing;
+use crate::exchange::replay::{ShortId, short};
 use crate::exchange::{Actor, Caller, Exchange};
 use crate::rules::{self, Refusal, Rule};
 use crate::wire::json::StreamedObject;

@@ -230,7 +230,8 @@ fn check_replay(log: &Log, tail: &Tail, admitted: &[Admitted]) -> Result<(), Ref
     let Some(at) = admitted.iter().position(|a| tail.ids.contains(&a.id) || !seen.insert(a.id)) else {
         return Ok(());
     };
-    let which = if admitted.len() > 1 { format!(" (object {} of this write)", at + 1) } else { String::new() };
+    let which =
+        if admitted.len() > 1 { format!(" (object {} of this write)", at + 1) } else { String::new() };
     let advice = format!(
         "{} already holds this message{which}. It was delivered; don't send it again. A new message needs its \
          own timestamp or body.",

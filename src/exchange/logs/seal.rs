@@ -77,9 +77,9 @@ impl Exchange {
     /// The time, a microsecond after the last stamp at least: two sealed messages with the same words are two.
     fn stamp(&self) -> Timestamp {
         let now = self.now().0;
-        let last = self.last_stamp.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-            Some(now.max(last.saturating_add(1)))
-        });
+        let last = self
+            .last_stamp
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last.saturating_add(1))));
         Timestamp(last.map_or(now, |last| now.max(last.saturating_add(1))))
     }
 }

@@ -133,7 +133,8 @@ impl LogWriter {
         stream.last_write_end = Some(offset + data.len() as u64);
         // The rest is decided without the descriptor's lock: another thread may write meanwhile.
         drop(stream);
-        let written = split.map_err(Denied::from).and_then(|objects| exchange.write_objects(log, caller, objects));
+        let written =
+            split.map_err(Denied::from).and_then(|objects| exchange.write_objects(log, caller, objects));
         match written {
             Ok(()) => Ok(data.len()),
             Err(denied) => {
