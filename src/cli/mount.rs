@@ -1,6 +1,6 @@
 //! `baton mount`: starts the daemon of an exchange with one mount, or asks the running one for one more.
 
-use super::output;
+use super::{keyfile, output};
 use crate::daemon::launch::{self, Launch, LogFormat};
 use crate::daemon::{self, MountReport, PATIENCE, Request, mount_table, mountpoint};
 use crate::exchange::Durability;
@@ -13,6 +13,7 @@ use signal_hook::iterator::Signals;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Between two attempts while another daemon starts or ends.
@@ -29,6 +30,8 @@ Examples:
       a mount for one agent; agents that share a user have one each
   baton mount ./exchange /srv/agents
       one mount for several users, whom exchange.toml maps to agents
+  baton mount ./exchange ./mnt --as bob --key ~/bob.key
+      bob keeps his key to himself; lines that he does not sign are signed with it
 
 End it with baton umount. What the daemon has to say is in private/daemon.log of the exchange; what it \
 refused, and why, in baton refusals.")]
@@ -40,6 +43,9 @@ pub struct MountArgs {
     /// Everybody who comes through this mount is this agent; without it, callers are told apart by their uid
     #[arg(long = "as", value_name = "AGENT", value_parser = parse_agent)]
     pub bound: Option<AgentName>,
+    /// Seal this agent's unsigned lines with the key in FILE [default: the agent's key that the exchange holds]
+    #[arg(long, value_name = "FILE", requires = "bound")]
+    pub key: Option<PathBuf>,
     /// Stay in the foreground until the mount has ended; SIGINT or SIGTERM ends it
     #[arg(long)]
     pub foreground: bool,
@@ -86,14 +92,18 @@ fn parse_agent(text: &str) -> Result<AgentName, String> {
 ///
 /// # Errors
 /// A sentence that says what is wrong and what to do.
-pub fn run(args: MountArgs) -> anyhow::Result<ExitCode> {
+pub fn run(mut args: MountArgs) -> anyhow::Result<ExitCode> {
     let exchange = find_exchange(&args.exchange)?;
+    if let Some(key) = &mut args.key {
+        // The daemon that may be started for it works in another folder.
+        *key = key.canonicalize().with_context(|| key.display().to_string())?;
+    }
     if args.background {
         launch::leave_session()?;
         launch::log_to_stderr(args.log_format);
         launch::serve(
             &exchange,
-            &spec(&args, args.mountpoint.clone()),
+            &spec(&args, args.mountpoint.clone())?,
             durability(&args),
             launch::announce_on_stdout,
         )?;
@@ -103,7 +113,7 @@ pub fn run(args: MountArgs) -> anyhow::Result<ExitCode> {
     for note in &ready.notes {
         output::warn(note);
     }
-    mount(&args, &exchange, &spec(&args, ready.path))?;
+    mount(&args, &exchange, &spec(&args, ready.path)?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -125,13 +135,15 @@ fn find_exchange(folder: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-fn spec(args: &MountArgs, mountpoint: PathBuf) -> MountSpec {
-    MountSpec {
+fn spec(args: &MountArgs, mountpoint: PathBuf) -> anyhow::Result<MountSpec> {
+    let key = args.key.as_deref().map(keyfile::read_signing_key).transpose()?.map(Arc::new);
+    Ok(MountSpec {
         mountpoint,
         bound: args.bound.clone(),
+        key,
         allow_other: args.allow_other,
         passthrough: !args.no_passthrough,
-    }
+    })
 }
 
 fn durability(args: &MountArgs) -> Durability {
@@ -144,6 +156,7 @@ fn mount(args: &MountArgs, exchange: &Path, spec: &MountSpec) -> anyhow::Result<
     let request = Request::Mount {
         mountpoint: spec.mountpoint.clone(),
         bound: spec.bound.as_ref().map(ToString::to_string),
+        key: spec.key.as_ref().map(|key| key.to_file_text()),
         allow_other: spec.allow_other,
         passthrough: spec.passthrough,
     };
@@ -176,7 +189,13 @@ fn mount(args: &MountArgs, exchange: &Path, spec: &MountSpec) -> anyhow::Result<
                 Some(launch) => launch,
             }
         } else {
-            launch::start_in_background(exchange, spec, durability(args), args.log_format)?
+            launch::start_in_background(
+                exchange,
+                spec,
+                args.key.as_deref(),
+                durability(args),
+                args.log_format,
+            )?
         };
         match launch {
             Launch::Mounted(report) => {

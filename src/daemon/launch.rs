@@ -98,13 +98,15 @@ fn raise_file_limit() {
     }
 }
 
-/// Starts the daemon in the background and waits until its first mount answers, or it says why not.
+/// Starts the daemon in the background and waits until its first mount answers, or it says why not. `key`: the
+/// absolute path of the key file of that mount.
 ///
 /// # Errors
 /// It could not be started, or ended without a word: the end of its log.
 pub fn start_in_background(
     exchange_dir: &Path,
     first: &MountSpec,
+    key: Option<&Path>,
     durability: Durability,
     log_format: LogFormat,
 ) -> anyhow::Result<Launch> {
@@ -127,6 +129,9 @@ pub fn start_in_background(
     command.args(["--durability", durability_word(durability), "--log-format", log_format.word()]);
     if let Some(agent) = &first.bound {
         command.args(["--as", agent.as_str()]);
+    }
+    if let Some(key) = key {
+        command.arg("--key").arg(key);
     }
     command.args(first.allow_other.then_some("--allow-other"));
     command.args((!first.passthrough).then_some("--no-passthrough"));

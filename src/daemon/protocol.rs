@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use zeroize::Zeroizing;
 
 /// What can be asked of a running daemon. Not `Debug`: an operator's request may carry a secret.
 #[derive(Clone, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub enum Request {
         /// The agent that the whole mount is.
         #[serde(rename = "as")]
         bound: Option<String>,
+        /// A key file's text: the key that this agent's lines are sealed with.
+        #[serde(default)]
+        key: Option<Zeroizing<String>>,
         /// Let other users in.
         allow_other: bool,
         /// Let the kernel read past the daemon where it may.
@@ -123,6 +127,7 @@ mod tests {
             Request::Mount {
                 mountpoint: "/mnt".into(),
                 bound: Some("bob".into()),
+                key: None,
                 allow_other: false,
                 passthrough: true,
             },

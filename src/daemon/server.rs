@@ -5,6 +5,7 @@ use super::mount_table;
 use super::protocol::{MountReport, Request, Response, StatusReport, durability_word};
 use crate::exchange::{Durability, Exchange};
 use crate::fuse::mount::{self, MountSpec, detach};
+use crate::wire::keys::SigningKey;
 use crate::wire::name::AgentName;
 use anyhow::{Context, bail, ensure};
 use parking_lot::{Condvar, Mutex};
@@ -138,6 +139,9 @@ impl Daemon {
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             );
         }
+        if let (Some(agent), Some(key)) = (&spec.bound, &spec.key) {
+            self.exchange.lend_key(agent, key).map_err(anyhow::Error::msg)?;
+        }
         let mut report = MountReport {
             mountpoint: spec.mountpoint.clone(),
             bound: spec.bound.as_ref().map(ToString::to_string),
@@ -189,11 +193,17 @@ impl Daemon {
 
     /// Takes a mount off the list, if it is still on it.
     fn remove(&self, id: u64) -> Option<MountReport> {
-        let report = self.state.lock().mounts.remove(&id);
+        let mut state = self.state.lock();
+        let report = state.mounts.remove(&id);
         let bound = report.as_ref().and_then(|report| report.bound.as_deref());
         if let Some(agent) = bound.and_then(|agent| AgentName::parse(agent).ok()) {
             self.exchange.attend(&agent, false);
+            // A lent key goes with the last mount that is its agent's.
+            if !state.mounts.values().any(|other| other.bound.as_deref() == bound) {
+                self.exchange.take_back_key(&agent);
+            }
         }
+        drop(state);
         self.changed.notify_all();
         report
     }
@@ -241,9 +251,11 @@ impl Daemon {
 
     fn carry_out(self: &Arc<Self>, request: Request) -> anyhow::Result<serde_json::Value> {
         match request {
-            Request::Mount { mountpoint, bound, allow_other, passthrough } => {
+            Request::Mount { mountpoint, bound, key, allow_other, passthrough } => {
                 let bound = bound.as_deref().map(AgentName::parse).transpose()?;
-                let spec = MountSpec { mountpoint, bound, allow_other, passthrough };
+                let key =
+                    key.map(|text| SigningKey::from_file_text(text.as_bytes())).transpose()?.map(Arc::new);
+                let spec = MountSpec { mountpoint, bound, key, allow_other, passthrough };
                 Ok(serde_json::to_value(self.mount(&spec)?)?)
             }
             Request::Umount { mountpoint } => {

@@ -222,6 +222,8 @@ pub struct Exchange {
     ledger: Mutex<ledger::Ledger>,
     /// Held while effects of commits are carried out.
     carrying_out: Mutex<()>,
+    /// Keys of agents that keep them to themselves, for as long as they have a mount.
+    lent_keys: RwLock<HashMap<AgentName, Arc<SigningKey>>>,
     /// The timestamp of the last sealed message, in microseconds.
     last_stamp: AtomicI64,
     charter: RwLock<Arc<Charter>>,

@@ -90,6 +90,7 @@ impl Exchange {
             importing: Mutex::new(()),
             ledger: Mutex::new(ledger),
             carrying_out: Mutex::default(),
+            lent_keys: RwLock::default(),
             last_stamp: AtomicI64::new(0),
             charter: RwLock::new(Arc::new(charter)),
             secrets: RwLock::new(secrets),

@@ -3,13 +3,16 @@
 //! The file under private/index/ is derived: deleted or damaged, it is rebuilt from the log.
 //! Record: id (16) | end offset of the line in the log (8, LE) | chain check (8), where the check is
 //! the start of sha256(previous check | id | end), so that a torn or edited tail shows.
+//!
+//! Where a log is archived, its index file becomes that of the archive file, byte for byte, and the log
+//! starts a new one; the ids stay in memory, so that an archived message is refused like any other.
 
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A shortened id. 128 bits of a sha256: only its own author could find two that collide.
@@ -26,9 +29,10 @@ const RECORD: usize = 32;
 /// Records kept in memory before they are written; a crash costs reading this many lines again.
 const FLUSH_AT: usize = 256 * RECORD;
 
-/// The ids of one log.
+/// The ids of one log, those of its archives among them.
 pub(super) struct ReplayIndex {
     ids: HashSet<ShortId>,
+    path: PathBuf,
     file: Arc<File>,
     written: u64,
     unwritten: Vec<u8>,
@@ -43,11 +47,11 @@ impl ReplayIndex {
     /// # Errors
     /// The disk's.
     pub fn open(path: &Path, log_len: u64) -> io::Result<Self> {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let file = open_file(path)?;
         let bytes = std::fs::read(path)?;
         let mut index = ReplayIndex {
             ids: HashSet::with_capacity(bytes.len() / RECORD),
+            path: path.to_owned(),
             file: Arc::new(file),
             written: 0,
             unwritten: Vec::new(),
@@ -85,6 +89,34 @@ impl ReplayIndex {
         self.unwritten.clear();
         (self.written, self.check, self.end, self.last) = (0, [0; 8], 0, None);
         Ok(())
+    }
+
+    /// Takes over the ids of an archive of the same log.
+    pub fn absorb(&mut self, archived: ReplayIndex) {
+        let (mut most, least) = (archived.ids, std::mem::take(&mut self.ids));
+        if most.len() < least.len() {
+            self.ids = least;
+            self.ids.extend(most);
+        } else {
+            most.extend(least);
+            self.ids = most;
+        }
+    }
+
+    /// The log starts at byte 0 again, and the index file becomes `archived`: that of its archive. The ids
+    /// stay known.
+    ///
+    /// # Errors
+    /// The disk's. The index of the archive is then rebuilt at the next start.
+    pub fn rotate_to(&mut self, archived: &Path) -> io::Result<()> {
+        let moved = self.flush().and_then(|()| std::fs::rename(&self.path, archived));
+        self.unwritten.clear();
+        (self.written, self.check, self.end, self.last) = (0, [0; 8], 0, None);
+        match moved {
+            Ok(()) => self.file = Arc::new(open_file(&self.path)?),
+            Err(_) => self.file.set_len(0)?,
+        }
+        moved
     }
 
     /// Up to which byte of the log its lines are known.
@@ -141,6 +173,10 @@ impl ReplayIndex {
     }
 }
 
+fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
 fn next_check(previous: [u8; 8], id: &ShortId, end: u64) -> [u8; 8] {
     let mut hash = Sha256::new();
     hash.update(previous);
@@ -178,6 +214,27 @@ mod tests {
         let index = ReplayIndex::open(&path, 1000).unwrap();
         assert_eq!((index.len(), index.end()), (5, 500));
         assert!(index.contains(&id(4)) && !index.contains(&id(5)));
+    }
+
+    #[test]
+    fn an_archived_log_starts_a_new_index_and_forgets_no_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, archived) = (dir.path().join("index"), dir.path().join("archived"));
+        let mut index = ReplayIndex::open(&path, 0).unwrap();
+        index.insert(id(1), 100).unwrap();
+        index.insert(id(2), 200).unwrap();
+        index.rotate_to(&archived).unwrap();
+        assert_eq!((index.end(), index.last()), (0, None));
+        assert!(index.contains(&id(1)) && index.contains(&id(2)));
+        index.insert(id(3), 50).unwrap();
+        index.flush().unwrap();
+
+        let old = ReplayIndex::open(&archived, 200).unwrap();
+        assert_eq!((old.len(), old.end()), (2, 200));
+        let mut index = ReplayIndex::open(&path, 50).unwrap();
+        assert_eq!((index.len(), index.end()), (1, 50));
+        index.absorb(old);
+        assert!((1..=3).all(|n| index.contains(&id(n))) && index.end() == 50);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) use super::fusermount::detach;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
 use crate::exchange::Exchange;
+use crate::wire::keys::SigningKey;
 use crate::wire::name::AgentName;
 use fuser::{Config, Session, SessionACL};
 use std::io;
@@ -24,6 +25,8 @@ pub struct MountSpec {
     pub mountpoint: PathBuf,
     /// The agent that everybody who comes through this mount is; `None`: by uid.
     pub bound: Option<AgentName>,
+    /// The key that this agent's lines are sealed with, where it is not the one that the exchange holds.
+    pub key: Option<Arc<SigningKey>>,
     /// Let users other than the mounter in, also where the configuration does not ask for it.
     pub allow_other: bool,
     /// Let the kernel read logs and ordinary files without asking the daemon, where it may.

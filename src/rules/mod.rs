@@ -6,6 +6,7 @@ mod refusal;
 
 pub mod address;
 pub mod append;
+pub mod archive;
 pub mod conversation;
 pub mod credential;
 pub mod handoff;

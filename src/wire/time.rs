@@ -58,9 +58,31 @@ impl Timestamp {
     pub fn unix_millis(self) -> i64 {
         self.0.div_euclid(1_000)
     }
+    /// The year, UTC; the nearest that ISO 8601 can write.
+    pub fn year(self) -> i16 {
+        self.civil().year()
+    }
+    /// The first instant of a year, UTC.
+    pub fn start_of_year(year: i16) -> Self {
+        let start =
+            jiff::civil::Date::new(year, 1, 1).and_then(|day| TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)));
+        start.map_or(Timestamp(i64::MAX), |at| Timestamp(at.as_microsecond()))
+    }
     /// This instant moved by whole seconds.
     pub fn plus_seconds(self, seconds: i64) -> Self {
         Timestamp(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
+    }
+}
+
+impl Timestamp {
+    /// To the second. Beyond the years that ISO 8601 can write, the nearest that it can.
+    fn civil(self) -> DateTime {
+        let whole = jiff::Timestamp::from_second(self.unix_seconds()).unwrap_or(if self.0 < 0 {
+            jiff::Timestamp::MIN
+        } else {
+            jiff::Timestamp::MAX
+        });
+        TimeZone::UTC.to_datetime(whole)
     }
 }
 
@@ -121,13 +143,7 @@ fn offset_micros(rest: &mut &[u8]) -> Option<i64> {
 /// `2026-05-10T00:01:00.000001Z`, with microseconds only where they are not zero.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Beyond the years that ISO 8601 can write, the nearest that it can.
-        let whole = jiff::Timestamp::from_second(self.unix_seconds()).unwrap_or(if self.0 < 0 {
-            jiff::Timestamp::MIN
-        } else {
-            jiff::Timestamp::MAX
-        });
-        let t = TimeZone::UTC.to_datetime(whole);
+        let t = self.civil();
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
@@ -189,6 +205,15 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse(text, false), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_year_begins_where_the_last_one_ends() {
+        let start = Timestamp::start_of_year(2026);
+        assert_eq!(start.to_string(), "2026-01-01T00:00:00Z");
+        assert_eq!((start.year(), Timestamp(start.0 - 1).year()), (2026, 2025));
+        // Nothing panics on years that no calendar holds.
+        let _ = (Timestamp(i64::MAX).year(), Timestamp::start_of_year(i16::MAX), Timestamp(i64::MIN).year());
     }
 
     #[test]

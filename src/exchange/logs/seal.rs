@@ -27,7 +27,34 @@ impl Exchange {
     pub fn sealing_key(&self, caller: &Caller) -> Option<Arc<SigningKey>> {
         let Actor::Agent(agent) = self.actor(caller) else { return None };
         let wanted = self.config.agents.get(&agent)?.seal.unwrap_or(caller.bound.is_some());
-        wanted.then(|| self.signing_key(&agent)).flatten()
+        wanted
+            .then(|| self.lent_keys.read().get(&agent).cloned().or_else(|| self.signing_key(&agent)))
+            .flatten()
+    }
+
+    /// Seals an agent's lines with a key that the exchange does not hold.
+    ///
+    /// # Errors
+    /// A sentence, where trust.json does not have it as an active key of the agent.
+    pub fn lend_key(&self, agent: &AgentName, key: &Arc<SigningKey>) -> Result<(), String> {
+        let id = key.public().id(agent);
+        match self.trust().key(&id) {
+            Some(known) if known.active => {}
+            Some(_) => return Err(format!("the key {id} is deactivated: mount with {agent}'s active key")),
+            None => {
+                return Err(format!(
+                    "the key {id} is not trusted here: baton key show {agent} --key FILE shows whose it is, and \
+                     baton trust import makes it known"
+                ));
+            }
+        }
+        self.lent_keys.write().insert(agent.clone(), Arc::clone(key));
+        Ok(())
+    }
+
+    /// Forgets a key that was lent.
+    pub fn take_back_key(&self, agent: &AgentName) {
+        self.lent_keys.write().remove(agent);
     }
 
     /// Seals an object that is not signed, where there is a key for it.

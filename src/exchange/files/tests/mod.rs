@@ -91,10 +91,8 @@ fn place_with(dir: TempDir, strict: bool) -> Place {
         agents: Some(vec![agent("bob"), agent("alice")]),
     };
     let other = ProfileConfig { agents: None, ..profile.clone() };
-    let config = Config {
-        credentials: [("claude".to_owned(), profile), ("other".to_owned(), other)].into(),
-        ..Config::parse("").unwrap()
-    };
+    let credentials = [("claude".to_owned(), profile), ("other".to_owned(), other)].into();
+    let config = Config { credentials, ..Config::parse("").unwrap() };
     let desk = Arc::new(Desk::default());
     let office: Arc<dyn Office> = desk.clone();
     let files = Files::new(&dir.path().join("credentials"), &config, Arc::downgrade(&office), &[]).unwrap();
