@@ -15,12 +15,14 @@ pub mod views;
 mod commit;
 mod credential_ops;
 mod events;
+mod heartbeat;
 mod ledger;
 pub mod open;
 mod recover;
 mod refusals;
 mod replay;
 mod trust;
+mod unread;
 
 use crate::rules::Refusal;
 use crate::rules::conversation::Charter;
@@ -40,6 +42,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
+pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
 #[derive(Debug, Clone)]
@@ -232,6 +235,8 @@ pub struct Exchange {
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
     files: OnceLock<files::Files>,
+    unread: unread::Unread,
+    attendance: heartbeat::Attendance,
     durability: Durability,
     clock: Clock,
     started: SystemTime,
@@ -404,6 +409,7 @@ impl Exchange {
         for log in self.open_logs() {
             log.flush(self)?;
         }
+        self.save_unread()?;
         handoff_ids.sync_data()?;
         for state in handoffs::State::ALL {
             self.store.sync_dir(state.dir())?;

@@ -82,6 +82,7 @@ impl Exchange {
             ledger.conversation.presence.set_cadence(cadence);
         }
         finish_moves(&local, &recent);
+        let unread = Exchange::open_unread(&local, &config);
         let refusals = RefusalBook::open(&root).map_err(io_at(layout.refusals()))?;
         let exchange = Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
             this: this.clone(),
@@ -102,6 +103,8 @@ impl Exchange {
             logs: Logs::default(),
             handoffs: OnceLock::new(),
             files: OnceLock::new(),
+            unread,
+            attendance: super::heartbeat::Attendance::default(),
             durability: options.durability,
             clock: options.clock,
             started: SystemTime::now(),
