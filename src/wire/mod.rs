@@ -7,6 +7,7 @@ pub mod credential;
 pub mod handoff;
 pub mod json;
 pub mod keys;
+pub mod letter;
 pub mod message;
 pub mod name;
 pub mod time;
