@@ -8,6 +8,7 @@ pub mod decision;
 pub mod handoff;
 pub mod json;
 pub mod keys;
+pub mod letter;
 pub mod message;
 pub mod name;
 pub mod time;
