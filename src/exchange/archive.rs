@@ -2,12 +2,13 @@
 
 use super::events::{Event, Members, hex};
 use super::logs::{Archived, LogName, hash_of, temp_path};
+use super::views::View;
 use super::{Exchange, OpenError};
 use crate::rules::archive::{self, DIR};
 use crate::wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// How long an archive that failed by itself is left before it is tried again.
@@ -138,10 +139,9 @@ impl Exchange {
     /// # Errors
     /// [`OpenError::Damaged`] where an archive is gone and the ids of its lines with it.
     pub(super) fn finish_archives(&self, recent: &[Event]) -> Result<(), OpenError> {
-        for (index, event) in recent.iter().enumerate().filter(|(_, event)| event.event == "archived") {
+        for event in recent.iter().filter(|event| event.event == "archived") {
             let (Some(log), Some(to)) = (event.text("log"), event.text("to")) else { continue };
-            let later = recent[index + 1..].iter().any(|later| later.text("log") == Some(log));
-            self.finish_archive(event, log, to, later)
+            self.finish_archive(event, log, to)
                 .map_err(|error| OpenError::Io { file: self.layout.tree(to), error })?;
         }
         for part in self.archive_parts() {
@@ -162,7 +162,7 @@ impl Exchange {
         }
     }
 
-    fn finish_archive(&self, event: &Event, log: &str, to: &str, log_grew_since: bool) -> io::Result<()> {
+    fn finish_archive(&self, event: &Event, log: &str, to: &str) -> io::Result<()> {
         let temp = temp_path(to);
         if self.store.stat(to).is_err() && self.store.stat(&temp).is_ok() {
             self.store.rename_new(&temp, to)?;
@@ -170,7 +170,7 @@ impl Exchange {
             tracing::info!(log, to, "finished an archive that a crash interrupted");
         }
         let Ok(stat) = self.store.stat(log) else { return Ok(()) };
-        if log_grew_since || Some(stat.size) != event.number("bytes") {
+        if self.events.covered(log) > 0 || Some(stat.size) != event.number("bytes") {
             return Ok(());
         }
         let bytes = self.store.open_log(log, false)?;
@@ -180,6 +180,23 @@ impl Exchange {
         Ok(())
     }
 
+    /// The archived logs in a directory under archive/, and the directories that lead to them.
+    pub(super) fn archive_views(&self, dir: &str) -> Vec<View> {
+        let paths: Vec<String> =
+            self.events.with_archives(|archives| archives.all().map(|file| file.path.clone()).collect());
+        let mut views = BTreeSet::new();
+        for path in &paths {
+            let Some(rest) = path.strip_prefix(dir).and_then(|rest| rest.strip_prefix('/')) else { continue };
+            match rest.split_once('/') {
+                Some((inner, _)) => drop(views.insert(View::dir(&format!("{dir}/{inner}")))),
+                // It may have been moved to other storage.
+                None if self.store.stat(path).is_ok() => drop(views.insert(View::file(path))),
+                None => {}
+            }
+        }
+        views.into_iter().collect()
+    }
+
     fn archive_is_lost(&self, file: &ArchiveFile) -> bool {
         self.store.stat(&file.path).is_err() && !self.index_file(&file.path).exists()
     }
@@ -187,7 +204,9 @@ impl Exchange {
     /// Copies that were being made when the exchange was left.
     fn archive_parts(&self) -> Vec<String> {
         let mut parts = Vec::new();
-        for year in self.archive_years() {
+        let mut years = self.store.list_dirs(DIR).unwrap_or_default();
+        years.retain(|name| archive::parse_year(name).is_some());
+        for year in years {
             for dir in ["", "/inbox", "/outbox"] {
                 let dir = format!("{DIR}/{year}{dir}");
                 let names = self.store.list(&dir).unwrap_or_default();
@@ -202,13 +221,4 @@ impl Exchange {
 /// `1 line`, `2 lines`.
 pub(super) fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-impl Exchange {
-    /// The years that have an archive.
-    pub fn archive_years(&self) -> Vec<String> {
-        let mut years = self.store.list_dirs(DIR).unwrap_or_default();
-        years.retain(|name| archive::parse_year(name).is_some());
-        years
-    }
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -80,8 +80,10 @@ struct Checkpoint {
 /// What [`Events::open`] finds.
 pub(super) struct Found {
     pub events: Events,
-    /// The events since the last checkpoint.
+    /// The events since the last checkpoint, without those that tell of bytes in logs.
     pub recent: Vec<Event>,
+    /// What was appended to logs since then.
+    pub appends: Vec<Appended>,
     /// The ledger of that checkpoint.
     pub ledger: Ledger,
 }
@@ -89,9 +91,22 @@ pub(super) struct Found {
 /// A place in the chain.
 pub(super) struct Position(Checkpoint);
 
+/// An event that tells of bytes which were written to a log: small, for there may be millions.
+#[derive(Debug, Clone)]
+pub(super) struct Appended {
+    pub seq: u64,
+    pub order: u64,
+    pub at: Timestamp,
+    pub log: Arc<str>,
+    pub by: Arc<str>,
+    pub start: u64,
+    pub end: u64,
+}
+
 /// One event as read back.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
+    pub seq: u64,
     pub event: String,
     pub members: Members,
 }
@@ -100,6 +115,30 @@ impl Event {
     /// A member that is a string.
     pub fn text(&self, member: &str) -> Option<&str> {
         self.members.get(member)?.as_str()
+    }
+    /// When it happened; the epoch where it doesn't tell.
+    pub fn time(&self) -> Timestamp {
+        self.text("time").and_then(|time| Timestamp::parse(time, true)).unwrap_or(Timestamp(0))
+    }
+    /// What was appended to which log. `texts`: those known already, which are then shared.
+    fn appended(&self, texts: &mut HashSet<Arc<str>>) -> Option<Appended> {
+        let mut share = |text: &str| match texts.get(text) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new: Arc<str> = text.into();
+                texts.insert(Arc::clone(&new));
+                new
+            }
+        };
+        Some(Appended {
+            seq: self.seq,
+            order: self.number("order").unwrap_or(0),
+            at: self.time(),
+            log: share(self.text("log")?),
+            by: share(self.text("by").unwrap_or("exchange")),
+            start: self.number("start")?,
+            end: self.number("end")?,
+        })
     }
     /// A member that is a number.
     pub fn number(&self, member: &str) -> Option<u64> {
@@ -140,7 +179,8 @@ impl Events {
             bytes.cut(chain.end + whole as u64).map_err(io_error)?;
             tail.truncate(whole);
         }
-        let mut recent = Vec::new();
+        let (mut recent, mut appends) = (Vec::new(), Vec::new());
+        let mut texts: HashSet<Arc<str>> = HashSet::new();
         for line in tail.split_inclusive(|&b| b == b'\n') {
             let line = &line[..line.len() - 1];
             let number = chain.seq + 1;
@@ -160,7 +200,13 @@ impl Events {
             let time =
                 members.get("time").and_then(Value::as_str).and_then(|time| Timestamp::parse(time, true));
             chain.advance(line, time, &event, &members);
-            recent.push(Event { event, members });
+            let event = Event { seq: number, event, members };
+            match event.event.as_str() {
+                "append" | "recovered" => appends.extend(event.appended(&mut texts)),
+                // A copy, which a start makes again where it is missing.
+                "delivered" => {}
+                _ => recent.push(event),
+            }
         }
         let events = Events {
             chain: Mutex::new(chain),
@@ -169,7 +215,7 @@ impl Events {
             checkpointed_handoff_ids,
             owed: Mutex::default(),
         };
-        Ok(Found { events, recent, ledger })
+        Ok(Found { events, recent, appends, ledger })
     }
 
     /// Appends one event; returns the chain's end, for [`Events::make_durable`].
@@ -352,19 +398,23 @@ mod tests {
     #[test]
     fn the_chain_goes_on_after_a_restart_with_and_without_its_checkpoint() {
         let (dir, store) = exchange();
-        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
-        assert!(recent.is_empty());
-        events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 10}).unwrap();
+        let Found { events, recent, appends, .. } = Events::open(&store, dir.path()).unwrap();
+        assert!(recent.is_empty() && appends.is_empty());
+        events
+            .append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "start": 0, "end": 10})
+            .unwrap();
         events.write_checkpoint(&store, events.position(0), Ledger::default()).unwrap();
-        events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 25}).unwrap();
+        events
+            .append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "start": 10, "end": 25})
+            .unwrap();
         let head = events.head();
 
-        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
-        assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (1, 25, head.clone()));
+        let Found { events, appends, .. } = Events::open(&store, dir.path()).unwrap();
+        assert_eq!((appends.len(), events.covered("decisions.jsonl"), events.head()), (1, 25, head.clone()));
 
         store.remove(CHECKPOINT).unwrap();
-        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
-        assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (2, 25, head));
+        let Found { events, appends, .. } = Events::open(&store, dir.path()).unwrap();
+        assert_eq!((appends.len(), events.covered("decisions.jsonl"), events.head()), (2, 25, head));
     }
 
     #[test]

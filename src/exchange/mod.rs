@@ -16,12 +16,14 @@ mod archive;
 mod commit;
 mod credential_ops;
 mod events;
+mod heartbeat;
 mod ledger;
 pub mod open;
 mod recover;
 mod refusals;
 mod replay;
 mod trust;
+mod unread;
 
 use crate::rules::Refusal;
 use crate::rules::conversation::Charter;
@@ -41,6 +43,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
+pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
 #[derive(Debug, Clone)]
@@ -238,6 +241,8 @@ pub struct Exchange {
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
     files: OnceLock<files::Files>,
+    unread: unread::Unread,
+    attendance: heartbeat::Attendance,
     durability: Durability,
     clock: Clock,
     started: SystemTime,
@@ -411,6 +416,7 @@ impl Exchange {
         for log in self.open_logs() {
             log.flush(self)?;
         }
+        self.save_unread()?;
         handoff_ids.sync_data()?;
         for state in handoffs::State::ALL {
             self.store.sync_dir(state.dir())?;

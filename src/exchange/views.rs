@@ -6,7 +6,7 @@
 
 use super::events::PATH as EVENTS;
 use super::{Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
-use crate::rules::{Refusal, Rule};
+use crate::rules::{Refusal, Rule, archive};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -82,6 +82,8 @@ impl Exchange {
                 let files = ["README.md", "PROTOCOL.md", EVENTS, REFUSALS, "trust.json", "tiers.json"];
                 files.map(View::file).into_iter().chain([View::dir("trust")]).collect()
             }
+            archive::DIR => self.archive_views(dir),
+            dir if dir.starts_with("archive/") => self.archive_views(dir),
             "trust" => self.stored_views(dir, |name| name.ends_with(".card.json")),
             _ => Vec::new(),
         }

@@ -1,6 +1,7 @@
 //! What is open: the handles the kernel holds, and the backing file that all opens of one inode must share.
 
 use super::tree::Listed;
+use crate::exchange::Reading;
 use crate::exchange::files::OpenFile;
 use crate::exchange::handoffs::DraftWriter;
 use crate::exchange::logs::LogWriter;
@@ -16,7 +17,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// One open file or directory.
 pub(super) enum Handle {
     /// A log or a published handoff, opened for reading.
-    Reader(Arc<File>),
+    Reader {
+        /// Its bytes.
+        file: Arc<File>,
+        /// Held while an agent reads its own inbox.
+        _reading: Option<Reading>,
+    },
     /// A log, opened for appending.
     LogWriter(LogWriter),
     /// A draft of a handoff.

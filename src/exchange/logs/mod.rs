@@ -10,7 +10,6 @@ mod rotate;
 mod seal;
 mod writer;
 
-pub(super) use admit::Admitted;
 pub(super) use deliver::Stamp;
 pub(super) use lines::for_each_line;
 pub(super) use rotate::{Archived, hash_of, temp_path};
@@ -19,7 +18,7 @@ pub use writer::LogWriter;
 use super::commit::GroupCommit;
 use super::events::{Members, hex, members};
 use super::replay::ReplayIndex;
-use super::{Attempt, Attr, Caller, Denied, Durability, Exchange, NodeKind, Outcome};
+use super::{Attempt, Attr, Caller, Denied, Durability, Exchange, NodeKind, Outcome, Reading};
 use crate::rules;
 use crate::store::LogBytes;
 use parking_lot::{Mutex, RwLock};
@@ -113,14 +112,14 @@ impl Exchange {
         }
     }
 
-    /// Opens for reading.
+    /// Opens for reading. Keep both for as long as it is open: an agent that has its own inbox open reads it.
     ///
     /// # Errors
     /// EACCES where the log's modes don't let a stranger read it.
-    pub fn open_log_reader(&self, caller: &Caller, log: &LogName) -> Outcome<Arc<File>> {
+    pub fn open_log_reader(&self, caller: &Caller, log: &LogName) -> Outcome<(Arc<File>, Option<Reading>)> {
         let attr = self.log_attr(log).ok_or_else(|| Denied::os(libc::ENOENT))?;
         self.check_readable(caller, &attr)?;
-        Ok(self.log(log)?.bytes.file())
+        Ok((self.log(log)?.bytes.file(), self.begin_reading(caller, log)))
     }
 
     /// Opens for appending; makes the log where it doesn't exist. `flags` are open(2)'s.

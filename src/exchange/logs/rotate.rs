@@ -122,6 +122,7 @@ impl Exchange {
         if let Err(error) = held.tail.ids.rotate_to(&self.index_file(to)) {
             tracing::warn!(log = log.path, %error, "the replay index of an archive will be rebuilt");
         }
+        self.begin_inbox(&log.name);
         Ok(done)
     }
 
