@@ -91,10 +91,10 @@ fn fold_act(ledger: &mut Ledger, event: &Event) -> Vec<Effect> {
         "decision-settled" => {
             let id = event.text("correlation_id").unwrap_or_default();
             let accept = event.members.get("accept").and_then(serde_json::Value::as_bool) == Some(true);
-            effects.extend(ledger.conversation.proposals.settle(id, accept, at).unwrap_or_default());
+            effects.extend(ledger.conversation.settle(id, accept, at).unwrap_or_default());
         }
         "safe-mode-cleared" => {
-            ledger.conversation.incidents.clear_safe_mode();
+            ledger.conversation.clear_safe_mode();
         }
         _ => {}
     }
