@@ -99,9 +99,9 @@ nobody else writes to (a telephone, a room), and confirms. Once both sides have,
 and who is UNTRUSTED becomes VERIFIED.
 
 Examples:
-  baton trust sas bob --as alice                     prints six digits
-  baton trust sas bob --as alice --confirm 174158    alice's side has compared them
-  baton trust sas alice --as bob --confirm 174158    and bob's")]
+  baton trust sas bob --as alice                     six digits
+  baton trust sas bob --as alice --confirm 174158    compared, by alice's side
+  baton trust sas alice --as bob --confirm 174158    and by bob's")]
 pub struct SasArgs {
     #[command(flatten)]
     exchange: ExchangeOption,

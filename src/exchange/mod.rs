@@ -12,15 +12,18 @@ pub mod operator;
 pub mod verify;
 pub mod views;
 
+mod archive;
 mod commit;
 mod credential_ops;
 mod events;
+mod heartbeat;
 mod ledger;
 pub mod open;
 mod recover;
 mod refusals;
 mod replay;
 mod trust;
+mod unread;
 
 use crate::rules::Refusal;
 use crate::rules::conversation::Charter;
@@ -40,6 +43,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
+pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
 #[derive(Debug, Clone)]
@@ -230,10 +234,17 @@ pub struct Exchange {
     /// The agents' signing keys that are held here.
     signing_keys: RwLock<HashMap<AgentName, Arc<SigningKey>>>,
     events: events::Events,
+    /// Held while logs are archived or exported; holds the time before which the exchange tries no archive by
+    /// itself, after one that failed.
+    archiving: Mutex<Timestamp>,
+    /// Held while lines move in bulk, from an event to its deed, so that no checkpoint falls there.
+    upheaval: Mutex<()>,
     refusals: refusals::RefusalBook,
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
     files: OnceLock<files::Files>,
+    unread: unread::Unread,
+    attendance: heartbeat::Attendance,
     durability: Durability,
     clock: Clock,
     started: SystemTime,
@@ -397,6 +408,7 @@ impl Exchange {
     pub fn checkpoint(&self) -> io::Result<()> {
         self.settle_trust()?;
         let (position, handoff_ids) = {
+            let _no_upheaval = self.upheaval.lock();
             // No handoff is between its event and its rename.
             let _no_move = self.handoffs().moves.lock();
             let mut book = self.handoffs().book.lock();
@@ -407,6 +419,7 @@ impl Exchange {
         for log in self.open_logs() {
             log.flush(self)?;
         }
+        self.save_unread()?;
         handoff_ids.sync_data()?;
         for state in handoffs::State::ALL {
             self.store.sync_dir(state.dir())?;
@@ -476,6 +489,6 @@ fn process_of(thread: u32) -> u32 {
 }
 
 /// Whether two threads are of one process.
-fn same_process(a: u32, b: u32) -> bool {
+pub(crate) fn same_process(a: u32, b: u32) -> bool {
     a == b || process_of(a) == process_of(b)
 }

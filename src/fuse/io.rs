@@ -6,7 +6,7 @@ use super::tree::{self, Dir, Node};
 use crate::exchange::files::OpenFile;
 use crate::exchange::logs::LogName;
 use crate::exchange::views::ViewReader;
-use crate::exchange::{Attr, Caller, Denied, NodeKind, Outcome, read_at};
+use crate::exchange::{Attr, Caller, Denied, NodeKind, Outcome, Reading, read_at};
 use fuser::FopenFlags;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -32,9 +32,10 @@ impl Opened {
 
     /// A log's reader. Without passthrough it reads from us directly: a cached page that was filled while somebody
     /// appended would show zeros where the line is.
-    fn log_reader(file: Arc<File>) -> Self {
+    fn log_reader(file: Arc<File>, reading: Option<Reading>) -> Self {
         let passed_through = FopenFlags::empty();
-        Opened { passed_through, ..Opened::direct(Handle::Reader(file.clone()), Some(file)) }
+        let handle = Handle::Reader { file: file.clone(), _reading: reading };
+        Opened { passed_through, ..Opened::direct(handle, Some(file)) }
     }
 
     fn file(open: OpenFile) -> Self {
@@ -68,14 +69,15 @@ impl Mounted {
             Node::Dir { .. } => Err(Denied::os(libc::EISDIR)),
             Node::Log(log) => self.open_log(caller, &log, flags),
             Node::View { view, .. } => {
-                Ok(Opened::direct(Handle::View(self.exchange.open_view(caller, &view, flags)?), None))
+                let reader = self.exchange.open_view(caller, &view, flags)?;
+                Ok(Opened::direct(Handle::View { reader, inode: number, opener: caller.pid }, None))
             }
             Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
             Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
             {
                 // Published bytes never change, so what the kernel has cached stays true.
                 Ok(file) => Ok(Opened {
-                    handle: Handle::Reader(file),
+                    handle: Handle::Reader { file, _reading: None },
                     backing: None,
                     plain: FopenFlags::FOPEN_KEEP_CACHE,
                     passed_through: FopenFlags::empty(),
@@ -96,7 +98,8 @@ impl Mounted {
 
     fn open_log(&self, caller: &Caller, log: &LogName, flags: i32) -> Outcome<Opened> {
         if reads_only(flags) {
-            return Ok(Opened::log_reader(self.exchange.open_log_reader(caller, log)?));
+            let (file, reading) = self.exchange.open_log_reader(caller, log)?;
+            return Ok(Opened::log_reader(file, reading));
         }
         let writer = self.exchange.open_log_writer(caller, log, flags)?;
         let backing = writer.backing();
@@ -167,9 +170,9 @@ impl Mounted {
     pub(super) fn read(&self, handle: u64, offset: u64, size: usize) -> Outcome<Vec<u8>> {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
-            Handle::Reader(file) => Ok(read_at(file, offset, size)?),
-            Handle::View(ViewReader::Text(text)) => Ok(slice(text, offset, size)),
-            Handle::View(ViewReader::Growing(file)) => Ok(read_at(file, offset, size)?),
+            Handle::Reader { file, .. } => Ok(read_at(file, offset, size)?),
+            Handle::View { reader: ViewReader::Text(text), .. } => Ok(slice(text, offset, size)),
+            Handle::View { reader: ViewReader::Growing(file), .. } => Ok(read_at(file, offset, size)?),
             Handle::Draft(draft) => Ok(draft.read(offset, size)),
             Handle::File(open) => self.exchange.files().read(open, offset, size),
             Handle::LogWriter(_) => Err(bad_handle()),
@@ -192,7 +195,7 @@ impl Mounted {
             Handle::LogWriter(writer) => writer.write(caller, offset, append, data),
             Handle::Draft(draft) => draft.write(caller, offset, append, data),
             Handle::File(open) => self.exchange.files().write(caller, open, offset, append, data),
-            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => Err(bad_handle()),
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Err(bad_handle()),
         }
     }
 
@@ -202,7 +205,7 @@ impl Mounted {
             Handle::LogWriter(writer) => writer.flush(caller),
             Handle::Draft(draft) => draft.flush(caller),
             Handle::File(open) => self.exchange.files().flush(caller, open),
-            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => Ok(()),
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Ok(()),
         }
     }
 
@@ -210,10 +213,14 @@ impl Mounted {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
             Handle::LogWriter(writer) => writer.fsync(),
-            Handle::Reader(file) | Handle::View(ViewReader::Growing(file)) => Ok(file.sync_data()?),
+            Handle::Reader { file, .. } | Handle::View { reader: ViewReader::Growing(file), .. } => {
+                Ok(file.sync_data()?)
+            }
             Handle::File(open) => self.exchange.files().fsync(caller, open, data_only),
             // A draft is nothing yet that could be lost; publishing it is what must last.
-            Handle::Draft(_) | Handle::View(ViewReader::Text(_)) | Handle::Directory(_) => Ok(()),
+            Handle::Draft(_) | Handle::View { reader: ViewReader::Text(_), .. } | Handle::Directory(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -230,7 +237,7 @@ impl Mounted {
             Handle::LogWriter(writer) => writer.release(),
             Handle::Draft(draft) => draft.release(),
             Handle::File(open) => self.exchange.files().release(open),
-            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => {}
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => {}
         }
     }
 

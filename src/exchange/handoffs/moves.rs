@@ -194,6 +194,7 @@ impl Exchange {
         self.drop_stale_drafts(now);
         self.run_trust_janitor(now);
         self.tick();
+        self.archive_if_due(self.now());
         moved
     }
 

@@ -10,7 +10,7 @@ use crate::rules::trust::cards::{self as rules, NewContact};
 use crate::rules::{Refusal, Rule};
 use crate::store::Store;
 use crate::wire::card::{AgentCard, CardKey, NewCard};
-use crate::wire::keys::SigningKey;
+use crate::wire::keys::{KeyId, SigningKey};
 use crate::wire::message::Message;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
@@ -82,7 +82,7 @@ pub(in crate::exchange) fn write_own_cards(
             continue;
         }
         let new = new_card(agent, entry, config);
-        if !read_card(store, agent).is_some_and(|card| stands(&card, &new)) {
+        if !read_card(store, agent).is_some_and(|card| stands(&card, &new, &id)) {
             store.replace(&card_path(agent), new.sign(key, now).as_bytes(), 0o644)?;
         }
     }
@@ -112,10 +112,10 @@ fn new_card<'a>(agent: &'a AgentName, entry: &TrustEntry, config: &Config) -> Ne
     }
 }
 
-/// Whether a stored card may stay where `new` is what would be written.
-fn stands(card: &AgentCard, new: &NewCard<'_>) -> bool {
+/// Whether a stored card may stay where `new`, signed by `held`, is what would be written.
+fn stands(card: &AgentCard, new: &NewCard<'_>, held: &KeyId) -> bool {
     if new.resembles(card) {
-        return new.is_said_by(card);
+        return new.is_said_by(card) && card.signed_by == *held;
     }
     let ids = |keys: &[CardKey]| keys.iter().map(|key| key.id.clone()).collect::<BTreeSet<_>>();
     ids(&card.keys) == ids(&new.keys)
