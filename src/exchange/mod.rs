@@ -8,15 +8,18 @@ pub mod init;
 pub mod layout;
 pub mod logs;
 pub mod operator;
+pub mod send;
 
 pub mod verify;
 pub mod views;
 
 mod commit;
 mod credential_ops;
+mod drafts;
 mod events;
 mod ledger;
 pub mod open;
+mod process;
 mod recover;
 mod refusals;
 mod replay;
@@ -231,6 +234,7 @@ pub struct Exchange {
     refusals: refusals::RefusalBook,
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
+    letters: send::Letters,
     files: OnceLock<files::Files>,
     durability: Durability,
     clock: Clock,
@@ -462,17 +466,4 @@ pub fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
-}
-
-/// The process of a thread: its thread group. The thread's own id where /proc doesn't tell.
-fn process_of(thread: u32) -> u32 {
-    std::fs::read_to_string(format!("/proc/{thread}/status"))
-        .ok()
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()))
-        .unwrap_or(thread)
-}
-
-/// Whether two threads are of one process.
-fn same_process(a: u32, b: u32) -> bool {
-    a == b || process_of(a) == process_of(b)
 }

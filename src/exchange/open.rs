@@ -35,6 +35,7 @@ pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("rejected", 0o755),
     ("credentials", 0o755),
     ("trust", 0o755),
+    ("send", 0o755),
     ("private", 0o700),
     ("private/keys", 0o700),
     ("private/secrets", 0o700),
@@ -98,6 +99,7 @@ impl Exchange {
             refusals,
             logs: Logs::default(),
             handoffs: OnceLock::new(),
+            letters: super::send::Letters::default(),
             files: OnceLock::new(),
             durability: options.durability,
             clock: options.clock,
@@ -119,6 +121,7 @@ impl Exchange {
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
         exchange.fold(&recent)?;
+        exchange.finish_letters();
         Ok(exchange)
     }
 

@@ -4,6 +4,7 @@ use super::tree::Listed;
 use crate::exchange::files::OpenFile;
 use crate::exchange::handoffs::DraftWriter;
 use crate::exchange::logs::LogWriter;
+use crate::exchange::send::LetterWriter;
 use crate::exchange::views::ViewReader;
 use fuser::BackingId;
 use parking_lot::{Mutex, RwLock};
@@ -15,12 +16,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One open file or directory.
 pub(super) enum Handle {
-    /// A log or a published handoff, opened for reading.
+    /// A log, a published handoff or a sent letter, opened for reading.
     Reader(Arc<File>),
     /// A log, opened for appending.
     LogWriter(LogWriter),
     /// A draft of a handoff.
     Draft(DraftWriter),
+    /// A letter being written.
+    Letter(LetterWriter),
     /// A read-only file that the exchange makes.
     View(ViewReader),
     /// An ordinary file or a slot.

@@ -66,6 +66,10 @@ impl Store for LocalStore {
         std::fs::read(self.at(path))
     }
 
+    fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
+        make_dir(&self.at(path), mode)
+    }
+
     fn create(&self, path: &str, bytes: &[u8], mode: u32, durable: bool) -> io::Result<()> {
         let path = self.at(path);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
@@ -105,16 +109,6 @@ impl Store for LocalStore {
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         File::open(self.at(dir))?.sync_all()
-    }
-}
-
-impl LocalStore {
-    /// Makes a directory with this mode, and its parents, where absent.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
-        make_dir(&self.at(path), mode)
     }
 }
 

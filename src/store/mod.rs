@@ -115,6 +115,12 @@ pub trait Store: Send + Sync {
     /// The disk's.
     fn read(&self, path: &str) -> io::Result<Vec<u8>>;
 
+    /// Makes a directory with this mode, and its parents, where absent.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn make_dir(&self, path: &str, mode: u32) -> io::Result<()>;
+
     /// Makes a new file with these bytes and this mode; never replaces. Its bytes are durable when `durable`.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod writer;
 pub(super) use admit::Admitted;
 pub(super) use deliver::Stamp;
 pub(super) use lines::for_each_line;
+pub(super) use lines::line_id;
 pub use writer::LogWriter;
 
 use super::commit::GroupCommit;
