@@ -157,6 +157,9 @@ impl Daemon {
             state.mounts.insert(id, report.clone());
             id
         };
+        if let Some(agent) = &spec.bound {
+            self.exchange.attend(agent, true);
+        }
         let daemon = self.clone();
         match mount::mount(&self.exchange, spec, move || daemon.forget(id)) {
             Ok(info) => {
@@ -176,26 +179,33 @@ impl Daemon {
                 Ok(report)
             }
             Err(e) => {
-                self.state.lock().mounts.remove(&id);
-                self.changed.notify_all();
+                self.remove(id);
                 Err(e.into())
             }
         }
     }
 
     fn forget(&self, id: u64) {
-        let mut state = self.state.lock();
-        if let Some(report) = state.mounts.remove(&id) {
-            // A lent key goes with the last mount that is its agent's.
-            let bound = report.bound.as_deref().and_then(|agent| AgentName::parse(agent).ok());
-            if let Some(agent) =
-                bound.filter(|_| state.mounts.values().all(|other| other.bound != report.bound))
-            {
-                self.exchange.take_back_key(&agent);
-            }
+        if let Some(report) = self.remove(id) {
             tracing::info!(mountpoint = %report.mountpoint.display(), "unmounted");
         }
+    }
+
+    /// Takes a mount off the list, if it is still on it.
+    fn remove(&self, id: u64) -> Option<MountReport> {
+        let mut state = self.state.lock();
+        let report = state.mounts.remove(&id);
+        let bound = report.as_ref().and_then(|report| report.bound.as_deref());
+        if let Some(agent) = bound.and_then(|agent| AgentName::parse(agent).ok()) {
+            self.exchange.attend(&agent, false);
+            // A lent key goes with the last mount that is its agent's.
+            if !state.mounts.values().any(|other| other.bound.as_deref() == bound) {
+                self.exchange.take_back_key(&agent);
+            }
+        }
+        drop(state);
         self.changed.notify_all();
+        report
     }
 
     fn accept(self: &Arc<Self>, listener: &UnixListener) {
@@ -295,6 +305,7 @@ impl Daemon {
             }
             let kept = catch_unwind(AssertUnwindSafe(|| {
                 let expired = self.exchange.run_janitor();
+                self.exchange.send_due_heartbeats(self.exchange.now());
                 if expired > 0 {
                     tracing::info!(expired, "moved expired handoffs to rejected/");
                 }

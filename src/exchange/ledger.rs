@@ -54,8 +54,10 @@ impl Exchange {
     /// Carries out what follows from commits, in their order. What fails is tried again with the next
     /// commit, the next second and the next start.
     pub(super) fn carry_out_pending(&self) {
-        // Nobody who finds others at it waits for them: they take over what is new.
-        let Some(_one_at_a_time) = self.carrying_out.try_lock() else { return };
+        if self.ledger.lock().pending.is_empty() {
+            return;
+        }
+        let _one_at_a_time = self.carrying_out.lock();
         loop {
             let Some(effect) = self.ledger.lock().pending.front().cloned() else { return };
             if let Err(error) = self.carry_out(&effect) {
@@ -107,12 +109,15 @@ impl Exchange {
             .map_err(|error| format!("tiers.json could not be written: {error}"))
     }
 
-    /// What only time brings: lapses, safe mode. Called about once a second.
+    /// What only time brings: lapses, safe mode, and what could wait for a second. Called about once a second.
     pub(super) fn tick(&self) {
         {
             let mut ledger = self.ledger.lock();
             let effects = ledger.conversation.tick(self.now());
             ledger.pending.extend(effects);
+        }
+        if let Err(error) = self.settle_copies() {
+            tracing::error!(%error, "a log could not be made durable: look after the disk");
         }
         if let Err(error) = self.deliver_owed() {
             tracing::error!(%error, "lines that are owed to a log could not be written yet");

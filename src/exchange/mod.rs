@@ -13,10 +13,12 @@ pub mod send;
 pub mod verify;
 pub mod views;
 
+mod archive;
 mod commit;
 mod credential_ops;
 mod drafts;
 mod events;
+mod heartbeat;
 mod ledger;
 pub mod open;
 mod process;
@@ -24,6 +26,7 @@ mod recover;
 mod refusals;
 mod replay;
 mod trust;
+mod unread;
 
 use crate::rules::Refusal;
 use crate::rules::conversation::Charter;
@@ -43,6 +46,8 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
+pub(crate) use process::same_process;
+pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
 #[derive(Debug, Clone)]
@@ -231,11 +236,18 @@ pub struct Exchange {
     /// The agents' signing keys that are held here.
     signing_keys: RwLock<HashMap<AgentName, Arc<SigningKey>>>,
     events: events::Events,
+    /// Held while logs are archived or exported; holds the time before which the exchange tries no archive by
+    /// itself, after one that failed.
+    archiving: Mutex<Timestamp>,
+    /// Held while lines move in bulk, from an event to its deed, so that no checkpoint falls there.
+    upheaval: Mutex<()>,
     refusals: refusals::RefusalBook,
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
     letters: send::Letters,
     files: OnceLock<files::Files>,
+    unread: unread::Unread,
+    attendance: heartbeat::Attendance,
     durability: Durability,
     clock: Clock,
     started: SystemTime,
@@ -398,6 +410,7 @@ impl Exchange {
     /// The disk's.
     pub fn checkpoint(&self) -> io::Result<()> {
         let (position, handoff_ids) = {
+            let _no_upheaval = self.upheaval.lock();
             // No handoff is between its event and its rename.
             let _no_move = self.handoffs().moves.lock();
             let mut book = self.handoffs().book.lock();
@@ -408,6 +421,7 @@ impl Exchange {
         for log in self.open_logs() {
             log.flush(self)?;
         }
+        self.save_unread()?;
         handoff_ids.sync_data()?;
         for state in handoffs::State::ALL {
             self.store.sync_dir(state.dir())?;

@@ -7,7 +7,7 @@ use crate::exchange::files::OpenFile;
 use crate::exchange::logs::LogName;
 use crate::exchange::send::LetterNode;
 use crate::exchange::views::ViewReader;
-use crate::exchange::{Attr, Caller, Denied, NodeKind, Outcome, read_at};
+use crate::exchange::{Attr, Caller, Denied, NodeKind, Outcome, Reading, read_at};
 use fuser::FopenFlags;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -33,15 +33,16 @@ impl Opened {
 
     /// A log's reader. Without passthrough it reads from us directly: a cached page that was filled while somebody
     /// appended would show zeros where the line is.
-    fn log_reader(file: Arc<File>) -> Self {
+    fn log_reader(file: Arc<File>, reading: Option<Reading>) -> Self {
         let passed_through = FopenFlags::empty();
-        Opened { passed_through, ..Opened::direct(Handle::Reader(file.clone()), Some(file)) }
+        let handle = Handle::Reader { file: file.clone(), _reading: reading };
+        Opened { passed_through, ..Opened::direct(handle, Some(file)) }
     }
 
     /// A reader of bytes that never change: what the kernel has cached stays true.
     fn unchanging(file: Arc<File>) -> Self {
         Opened {
-            handle: Handle::Reader(file),
+            handle: Handle::Reader { file, _reading: None },
             backing: None,
             plain: FopenFlags::FOPEN_KEEP_CACHE,
             passed_through: FopenFlags::empty(),
@@ -80,7 +81,8 @@ impl Mounted {
             Node::Letter(letter) => self.open_letter(caller, letter, flags),
             Node::Log(log) => self.open_log(caller, &log, flags),
             Node::View { view, .. } => {
-                Ok(Opened::direct(Handle::View(self.exchange.open_view(caller, &view, flags)?), None))
+                let reader = self.exchange.open_view(caller, &view, flags)?;
+                Ok(Opened::direct(Handle::View { reader, inode: number, opener: caller.pid }, None))
             }
             Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
             Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
@@ -110,7 +112,8 @@ impl Mounted {
 
     fn open_log(&self, caller: &Caller, log: &LogName, flags: i32) -> Outcome<Opened> {
         if reads_only(flags) {
-            return Ok(Opened::log_reader(self.exchange.open_log_reader(caller, log)?));
+            let (file, reading) = self.exchange.open_log_reader(caller, log)?;
+            return Ok(Opened::log_reader(file, reading));
         }
         let writer = self.exchange.open_log_writer(caller, log, flags)?;
         let backing = writer.backing();
@@ -189,9 +192,9 @@ impl Mounted {
     pub(super) fn read(&self, handle: u64, offset: u64, size: usize) -> Outcome<Vec<u8>> {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
-            Handle::Reader(file) => Ok(read_at(file, offset, size)?),
-            Handle::View(ViewReader::Text(text)) => Ok(slice(text, offset, size)),
-            Handle::View(ViewReader::Growing(file)) => Ok(read_at(file, offset, size)?),
+            Handle::Reader { file, .. } => Ok(read_at(file, offset, size)?),
+            Handle::View { reader: ViewReader::Text(text), .. } => Ok(slice(text, offset, size)),
+            Handle::View { reader: ViewReader::Growing(file), .. } => Ok(read_at(file, offset, size)?),
             Handle::Draft(draft) => Ok(draft.read(offset, size)),
             Handle::Letter(letter) => Ok(letter.read(offset, size)),
             Handle::File(open) => self.exchange.files().read(open, offset, size),
@@ -216,7 +219,7 @@ impl Mounted {
             Handle::Draft(draft) => draft.write(caller, offset, append, data),
             Handle::Letter(letter) => letter.write(caller, offset, append, data),
             Handle::File(open) => self.exchange.files().write(caller, open, offset, append, data),
-            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => Err(bad_handle()),
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Err(bad_handle()),
         }
     }
 
@@ -227,7 +230,7 @@ impl Mounted {
             Handle::Draft(draft) => draft.flush(caller),
             Handle::Letter(letter) => letter.flush(caller),
             Handle::File(open) => self.exchange.files().flush(caller, open),
-            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => Ok(()),
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Ok(()),
         }
     }
 
@@ -235,12 +238,14 @@ impl Mounted {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
             Handle::LogWriter(writer) => writer.fsync(),
-            Handle::Reader(file) | Handle::View(ViewReader::Growing(file)) => Ok(file.sync_data()?),
+            Handle::Reader { file, .. } | Handle::View { reader: ViewReader::Growing(file), .. } => {
+                Ok(file.sync_data()?)
+            }
             Handle::File(open) => self.exchange.files().fsync(caller, open, data_only),
             // A draft is nothing yet that could be lost; publishing or sending it is what must last.
             Handle::Draft(_)
             | Handle::Letter(_)
-            | Handle::View(ViewReader::Text(_))
+            | Handle::View { reader: ViewReader::Text(_), .. }
             | Handle::Directory(_) => Ok(()),
         }
     }
@@ -259,7 +264,7 @@ impl Mounted {
             Handle::Draft(draft) => draft.release(),
             Handle::Letter(letter) => letter.release(),
             Handle::File(open) => self.exchange.files().release(open),
-            Handle::Reader(_) | Handle::View(_) | Handle::Directory(_) => {}
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => {}
         }
     }
 

@@ -8,7 +8,7 @@ use super::admit::Admitted;
 use super::{Accepted, Log, LogName, Tail};
 use crate::exchange::ledger::{Ledger, Owed};
 use crate::exchange::replay::{ShortId, short};
-use crate::exchange::{Actor, Denied, Exchange};
+use crate::exchange::{Actor, Denied, Durability, Exchange};
 use crate::rules::conversation::Fact;
 use crate::rules::{Refusal, Rule};
 use crate::wire::canonical;
@@ -51,8 +51,11 @@ pub(in crate::exchange) struct Stamp {
     pub at: Timestamp,
 }
 
-/// What a write did: the logs that grew, the one it was for first, with their ends.
-pub(super) struct Committed(Vec<(Arc<Log>, u64)>);
+/// What a write did: the log that it was for, the logs that got copies, and the position of each one's end.
+pub(super) struct Committed {
+    source: (Arc<Log>, u64),
+    copies: Vec<(Arc<Log>, u64)>,
+}
 
 impl Exchange {
     /// Commits what was admitted by `trust`. All of it, or nothing.
@@ -95,27 +98,49 @@ impl Exchange {
             log.put(&mut tail, &whole, &stamp)?
         };
         ledger.order = order;
-        let mut grown = vec![(Arc::clone(log), end)];
         let stamp = Stamp { event: "delivered", ..stamp };
-        for (copy, block) in copies {
-            grown.extend(put_missing(&mut ledger, copy, block, &stamp));
-        }
+        let copies = copies.into_iter();
+        let copies = copies.filter_map(|(log, block)| put_missing(&mut ledger, log, block, &stamp)).collect();
         for line in admitted {
             let effects = ledger.conversation.observe(&line.fact(at), &charter);
             ledger.pending.extend(effects);
         }
-        Ok(Committed(grown))
+        Ok(Committed { source: (Arc::clone(log), end), copies })
     }
 
     /// Makes a commit durable as the exchange is asked to, writes its events and carries out what follows.
     ///
+    /// With the log that it was written to, a commit is durable: a start makes the copies again that a power cut
+    /// took. So nobody waits for them; they are synced within a second, and then get their events.
+    ///
     /// # Errors
     /// The disk's.
     pub(super) fn settle(&self, committed: &Committed) -> io::Result<()> {
-        for (log, end) in &committed.0 {
-            log.settle(self, *end, self.durability)?;
+        let (log, end) = &committed.source;
+        log.settle(self, *end, self.durability)?;
+        if self.durability == Durability::Os {
+            for (copy, end) in &committed.copies {
+                copy.settle(self, *end, self.durability)?;
+            }
         }
         self.carry_out_pending();
+        Ok(())
+    }
+
+    /// Syncs what was copied to logs, and writes its events. Called about once a second.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(in crate::exchange) fn settle_copies(&self) -> io::Result<()> {
+        for log in self.open_logs() {
+            let end = {
+                let tail = log.tail.lock();
+                tail.unrecorded.back().map(|last| tail.cut + last.end)
+            };
+            if let Some(end) = end {
+                log.settle(self, end, self.durability)?;
+            }
+        }
         Ok(())
     }
 
@@ -241,7 +266,7 @@ fn check_replay(log: &Log, tail: &Tail, admitted: &[Admitted]) -> Result<(), Ref
 }
 
 impl Log {
-    /// Appends at the end. The caller has found that nothing in it is a replay.
+    /// Appends at the end and returns the new position. The caller has found that nothing in it is a replay.
     fn put(&self, tail: &mut Tail, block: &Block, stamp: &Stamp) -> io::Result<u64> {
         let start = tail.len;
         self.bytes.append_at(start, &block.bytes)?;
@@ -258,7 +283,7 @@ impl Log {
             end: tail.len,
             sha256: block.sha256,
         });
-        Ok(tail.len)
+        Ok(tail.position())
     }
 }
 
@@ -277,6 +302,6 @@ impl Admitted {
 }
 
 /// What identifies a line that is no message: sha256 of its canonical form.
-pub(super) fn id_of_object(object: json::Object) -> ShortId {
+pub(in crate::exchange) fn id_of_object(object: json::Object) -> ShortId {
     short(&Sha256::digest(canonical::utf8(&json::Value::Object(object))).into())
 }

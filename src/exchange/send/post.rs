@@ -11,9 +11,7 @@ use crate::rules::{Refusal, Rule};
 use crate::wire::json::Object;
 use crate::wire::letter;
 use crate::wire::message;
-use std::fs;
 use std::io;
-use std::path::Path;
 
 /// Where letters lie while they are committed, under the exchange's folder.
 const SENDING: &str = "private/sending";
@@ -68,7 +66,7 @@ impl Exchange {
         place: &Place,
         text: &[u8],
     ) -> Result<(), Refusal> {
-        letter::check_start(&place.name, text)?;
+        letter::check_start(&place.name, text, &place.to)?;
         // Not understood yet: more may come.
         let Ok(Some(object)) = letter::read(&place.name, text, &place.to) else { return Ok(()) };
         self.check_sealable(caller, &object)?;
@@ -141,16 +139,16 @@ impl Exchange {
 
     /// After a start: letters that a crash caught on their way.
     pub(in crate::exchange) fn finish_letters(&self) {
-        let root = self.layout.tree(SENDING);
-        for to in names_in(&root) {
-            for from in names_in(&root.join(&to)) {
-                for name in names_in(&root.join(&to).join(&from)) {
-                    let (Some(to), Some(from)) = (self.find_mailbox(&to), self.find_mailbox(&from)) else {
-                        continue;
-                    };
-                    let place = Place { to, from, name };
+        let dirs = |dir: &str| self.store.list_dirs(dir).unwrap_or_default();
+        for to in dirs(SENDING) {
+            for from in dirs(&format!("{SENDING}/{to}")) {
+                let (Some(to), Some(from)) = (self.find_mailbox(&to), self.find_mailbox(&from)) else {
+                    continue;
+                };
+                for name in self.store.list(&format!("{SENDING}/{to}/{from}")).unwrap_or_default() {
+                    let place = Place { to: to.clone(), from: from.clone(), name };
                     if let Err(error) = self.finish_letter(&place) {
-                        tracing::warn!(path = place.path(), %error, "a letter of before is not put in its place yet");
+                        tracing::warn!(path = place.path(), %error, "a letter is not in its place yet");
                     }
                 }
             }
@@ -185,10 +183,4 @@ impl Exchange {
         tracing::info!(path, %denied);
         Ok(self.store.remove(&staged)?)
     }
-}
-
-/// The names in a folder on disk; none where there is none.
-fn names_in(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
