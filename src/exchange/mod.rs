@@ -8,6 +8,7 @@ pub mod init;
 pub mod layout;
 pub mod logs;
 pub mod operator;
+pub mod send;
 
 pub mod verify;
 pub mod views;
@@ -15,10 +16,12 @@ pub mod views;
 mod archive;
 mod commit;
 mod credential_ops;
+mod drafts;
 mod events;
 mod heartbeat;
 mod ledger;
 pub mod open;
+mod process;
 mod recover;
 mod refusals;
 mod replay;
@@ -43,6 +46,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
+pub(crate) use process::same_process;
 pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
@@ -240,6 +244,7 @@ pub struct Exchange {
     refusals: refusals::RefusalBook,
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
+    letters: send::Letters,
     files: OnceLock<files::Files>,
     unread: unread::Unread,
     attendance: heartbeat::Attendance,
@@ -475,17 +480,4 @@ pub fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
-}
-
-/// The process of a thread: its thread group. The thread's own id where /proc doesn't tell.
-fn process_of(thread: u32) -> u32 {
-    std::fs::read_to_string(format!("/proc/{thread}/status"))
-        .ok()
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()))
-        .unwrap_or(thread)
-}
-
-/// Whether two threads are of one process.
-pub(crate) fn same_process(a: u32, b: u32) -> bool {
-    a == b || process_of(a) == process_of(b)
 }

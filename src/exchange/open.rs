@@ -37,6 +37,7 @@ pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("rejected", 0o755),
     ("credentials", 0o755),
     ("trust", 0o755),
+    ("send", 0o755),
     ("private", 0o700),
     ("private/keys", 0o700),
     ("private/secrets", 0o700),
@@ -105,6 +106,7 @@ impl Exchange {
             refusals,
             logs: Logs::default(),
             handoffs: OnceLock::new(),
+            letters: super::send::Letters::default(),
             files: OnceLock::new(),
             unread,
             attendance: super::heartbeat::Attendance::default(),
@@ -128,6 +130,7 @@ impl Exchange {
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
         exchange.fold(known_order, &appends, &recent)?;
+        exchange.finish_letters();
         Ok(exchange)
     }
 
