@@ -13,6 +13,7 @@ pub mod verify;
 pub mod views;
 
 mod commit;
+mod conversation_ops;
 mod credential_ops;
 mod events;
 mod heartbeat;
