@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod archive;
 mod credentials;
 mod decisions;
 mod handoff;
@@ -63,6 +64,7 @@ enum Command {
     Refusals(records::RefusalsArgs),
     Events(records::EventsArgs),
     Verify(verify::VerifyArgs),
+    Archive(archive::ArchiveArgs),
     #[command(subcommand)]
     Key(key::KeyCommand),
     #[command(subcommand)]
@@ -90,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Refusals(args) => records::run_refusals(&args),
         Command::Events(args) => records::run_events(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Archive(args) => archive::run(&args),
         Command::Key(command) => key::run(command),
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),

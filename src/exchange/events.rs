@@ -5,6 +5,7 @@
 //! edited, dropped or reordered behind the mount shows. Handoff events are written before the file
 //! moves: after a crash they say which move to finish.
 
+use super::archive::{ArchiveFile, Archives};
 use super::commit::GroupCommit;
 use super::ledger::Ledger;
 use super::{Durability, OpenError};
@@ -14,7 +15,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,11 +52,13 @@ pub(super) struct Events {
     owed: Mutex<Vec<Members>>,
 }
 
+#[derive(Default)]
 struct Chain {
     end: u64,
     seq: u64,
     prev: [u8; 32],
     covered: BTreeMap<String, u64>,
+    archives: Archives,
 }
 
 /// Where the chain stood at some time, so that a start need not read it all. Derived.
@@ -65,6 +68,8 @@ struct Checkpoint {
     seq: u64,
     prev: String,
     covered: BTreeMap<String, u64>,
+    #[serde(default)]
+    archives: Archives,
     /// How many ids the index of used handoffs held on disk.
     #[serde(default)]
     handoff_ids: u64,
@@ -75,8 +80,10 @@ struct Checkpoint {
 /// What [`Events::open`] finds.
 pub(super) struct Found {
     pub events: Events,
-    /// The events since the last checkpoint.
+    /// The events since the last checkpoint, without those that tell of bytes in logs.
     pub recent: Vec<Event>,
+    /// What was appended to logs since then.
+    pub appends: Vec<Appended>,
     /// The ledger of that checkpoint.
     pub ledger: Ledger,
 }
@@ -84,9 +91,22 @@ pub(super) struct Found {
 /// A place in the chain.
 pub(super) struct Position(Checkpoint);
 
+/// An event that tells of bytes which were written to a log: small, for there may be millions.
+#[derive(Debug, Clone)]
+pub(super) struct Appended {
+    pub seq: u64,
+    pub order: u64,
+    pub at: Timestamp,
+    pub log: Arc<str>,
+    pub by: Arc<str>,
+    pub start: u64,
+    pub end: u64,
+}
+
 /// One event as read back.
 #[derive(Debug, Clone)]
 pub(super) struct Event {
+    pub seq: u64,
     pub event: String,
     pub members: Members,
 }
@@ -95,6 +115,30 @@ impl Event {
     /// A member that is a string.
     pub fn text(&self, member: &str) -> Option<&str> {
         self.members.get(member)?.as_str()
+    }
+    /// When it happened; the epoch where it doesn't tell.
+    pub fn time(&self) -> Timestamp {
+        self.text("time").and_then(|time| Timestamp::parse(time, true)).unwrap_or(Timestamp(0))
+    }
+    /// What was appended to which log. `texts`: those known already, which are then shared.
+    fn appended(&self, texts: &mut HashSet<Arc<str>>) -> Option<Appended> {
+        let mut share = |text: &str| match texts.get(text) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let new: Arc<str> = text.into();
+                texts.insert(Arc::clone(&new));
+                new
+            }
+        };
+        Some(Appended {
+            seq: self.seq,
+            order: self.number("order").unwrap_or(0),
+            at: self.time(),
+            log: share(self.text("log")?),
+            by: share(self.text("by").unwrap_or("exchange")),
+            start: self.number("start")?,
+            end: self.number("end")?,
+        })
     }
     /// A member that is a number.
     pub fn number(&self, member: &str) -> Option<u64> {
@@ -120,7 +164,7 @@ impl Events {
         };
         let bytes = store.open_log(PATH, true).map_err(io_error)?;
         let len = bytes.len().map_err(io_error)?;
-        let mut chain = Chain { end: 0, seq: 0, prev: [0; 32], covered: BTreeMap::new() };
+        let mut chain = Chain::default();
         let (mut checkpointed_handoff_ids, mut ledger) = (None, Ledger::default());
         if let Some((checkpointed, checkpoint)) = read_checkpoint(store, &*bytes, len) {
             chain = checkpointed;
@@ -135,7 +179,8 @@ impl Events {
             bytes.cut(chain.end + whole as u64).map_err(io_error)?;
             tail.truncate(whole);
         }
-        let mut recent = Vec::new();
+        let (mut recent, mut appends) = (Vec::new(), Vec::new());
+        let mut texts: HashSet<Arc<str>> = HashSet::new();
         for line in tail.split_inclusive(|&b| b == b'\n') {
             let line = &line[..line.len() - 1];
             let number = chain.seq + 1;
@@ -152,8 +197,16 @@ impl Events {
                 Some(Value::String(event)) => event,
                 _ => return Err(damaged(format!("event {number} has no name"))),
             };
-            chain.advance(line, &event, &members);
-            recent.push(Event { event, members });
+            let time =
+                members.get("time").and_then(Value::as_str).and_then(|time| Timestamp::parse(time, true));
+            chain.advance(line, time, &event, &members);
+            let event = Event { seq: number, event, members };
+            match event.event.as_str() {
+                "append" | "recovered" => appends.extend(event.appended(&mut texts)),
+                // A copy, which a start makes again where it is missing.
+                "delivered" => {}
+                _ => recent.push(event),
+            }
         }
         let events = Events {
             chain: Mutex::new(chain),
@@ -162,7 +215,7 @@ impl Events {
             checkpointed_handoff_ids,
             owed: Mutex::default(),
         };
-        Ok(Found { events, recent, ledger })
+        Ok(Found { events, recent, appends, ledger })
     }
 
     /// Appends one event; returns the chain's end, for [`Events::make_durable`].
@@ -207,7 +260,7 @@ impl Events {
         );
         line.push('\n');
         self.bytes.append_at(chain.end, line.as_bytes())?;
-        chain.advance(&line.as_bytes()[..line.len() - 1], event, members);
+        chain.advance(&line.as_bytes()[..line.len() - 1], Some(time), event, members);
         Ok(chain.end)
     }
 
@@ -232,6 +285,16 @@ impl Events {
         self.chain.lock().covered.clone()
     }
 
+    /// The archives of a log, oldest first.
+    pub fn archives_of(&self, log: &str) -> Vec<ArchiveFile> {
+        self.chain.lock().archives.of(log).to_vec()
+    }
+
+    /// Looks at what the events tell of archives.
+    pub fn with_archives<T>(&self, look: impl FnOnce(&Archives) -> T) -> T {
+        look(&self.chain.lock().archives)
+    }
+
     /// The last event's number and the head of the chain, in hex.
     #[cfg(test)]
     fn head(&self) -> (u64, String) {
@@ -252,6 +315,7 @@ impl Events {
             seq: chain.seq,
             prev: hex(&chain.prev),
             covered: chain.covered.clone(),
+            archives: chain.archives.clone(),
             handoff_ids,
             ledger: Ledger::default(),
         })
@@ -276,15 +340,21 @@ impl Events {
 }
 
 impl Chain {
-    fn advance(&mut self, line: &[u8], event: &str, members: &Members) {
+    fn advance(&mut self, line: &[u8], time: Option<Timestamp>, event: &str, members: &Members) {
         self.end += line.len() as u64 + 1;
         self.seq += 1;
         self.prev = Sha256::digest(line).into();
-        if matches!(event, "append" | "delivered" | "recovered" | "truncated")
-            && let (Some(Value::String(log)), Some(end)) =
-                (members.get("log"), members.get("end").and_then(Value::as_u64))
-        {
-            self.covered.insert(log.clone(), end);
+        let Some(Value::String(log)) = members.get("log") else { return };
+        match (event, members.get("end").and_then(Value::as_u64)) {
+            ("append" | "delivered" | "recovered" | "imported" | "truncated", Some(end)) => {
+                self.covered.insert(log.clone(), end);
+                self.archives.grown(log, time);
+            }
+            ("archived", _) => {
+                self.covered.remove(log);
+                self.archives.archived(log, members);
+            }
+            _ => {}
         }
     }
 }
@@ -301,8 +371,8 @@ fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<
     let window = window.strip_suffix(b"\n")?;
     let line = &window[window.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)..];
     let prev: [u8; 32] = Sha256::digest(line).into();
-    let covered = checkpoint.covered.clone();
-    let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered };
+    let (covered, archives) = (checkpoint.covered.clone(), checkpoint.archives.clone());
+    let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered, archives };
     (hex(&prev) == checkpoint.prev).then_some((chain, checkpoint))
 }
 
@@ -328,19 +398,23 @@ mod tests {
     #[test]
     fn the_chain_goes_on_after_a_restart_with_and_without_its_checkpoint() {
         let (dir, store) = exchange();
-        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
-        assert!(recent.is_empty());
-        events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 10}).unwrap();
+        let Found { events, recent, appends, .. } = Events::open(&store, dir.path()).unwrap();
+        assert!(recent.is_empty() && appends.is_empty());
+        events
+            .append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "start": 0, "end": 10})
+            .unwrap();
         events.write_checkpoint(&store, events.position(0), Ledger::default()).unwrap();
-        events.append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "end": 25}).unwrap();
+        events
+            .append(Timestamp(0), "append", &members! {"log": "decisions.jsonl", "start": 10, "end": 25})
+            .unwrap();
         let head = events.head();
 
-        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
-        assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (1, 25, head.clone()));
+        let Found { events, appends, .. } = Events::open(&store, dir.path()).unwrap();
+        assert_eq!((appends.len(), events.covered("decisions.jsonl"), events.head()), (1, 25, head.clone()));
 
         store.remove(CHECKPOINT).unwrap();
-        let Found { events, recent, .. } = Events::open(&store, dir.path()).unwrap();
-        assert_eq!((recent.len(), events.covered("decisions.jsonl"), events.head()), (2, 25, head));
+        let Found { events, appends, .. } = Events::open(&store, dir.path()).unwrap();
+        assert_eq!((appends.len(), events.covered("decisions.jsonl"), events.head()), (2, 25, head));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Opening an exchange: its lock, its files, and the repair of what a crash left half done.
 
-use super::events::{Event, Events, Found, hex, members};
+use super::events::{Appended, Event, Events, Found, hex, members};
 use super::handoffs::Handoffs;
 use super::layout::Layout;
 use super::logs::{LogName, Logs};
+use super::recover::last_order;
 use super::refusals::RefusalBook;
 use super::verify::lines::check_line;
 use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
@@ -12,6 +13,7 @@ use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
+use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::FlockOperation;
@@ -74,7 +76,9 @@ impl Exchange {
         let signing_keys = read_signing_keys(&layout, &config)?;
         let secrets = read_secrets(&layout, &config)?;
         let charter = super::trust::charter(&config);
-        let Found { events, recent, mut ledger } = Events::open(&local, &root)?;
+        let Found { events, recent, mut appends, mut ledger } = Events::open(&local, &root)?;
+        let known_order = ledger.order;
+        ledger.order = known_order.max(last_order(&appends, &recent));
         if let Some(cadence) = read_cadence(&layout)? {
             ledger.conversation.presence.set_cadence(cadence);
         }
@@ -96,6 +100,8 @@ impl Exchange {
             secrets: RwLock::new(secrets),
             signing_keys: RwLock::new(signing_keys),
             events,
+            archiving: Mutex::new(Timestamp(i64::MIN)),
+            upheaval: Mutex::new(()),
             refusals,
             logs: Logs::default(),
             handoffs: OnceLock::new(),
@@ -111,8 +117,8 @@ impl Exchange {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             _lock: lock,
         });
-        let mut recent = recent;
-        recent.extend(exchange.recover_logs()?);
+        exchange.finish_archives(&recent)?;
+        appends.extend(exchange.recover_logs()?);
         let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
@@ -121,12 +127,12 @@ impl Exchange {
             .map_err(io_at(credentials.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
-        exchange.fold(&recent)?;
+        exchange.fold(known_order, &appends, &recent)?;
         Ok(exchange)
     }
 
-    /// Gives every log's bytes an event, and takes out what no rule would have let in. Returns these events.
-    fn recover_logs(&self) -> Result<Vec<Event>, OpenError> {
+    /// Gives every log's bytes an event, and takes out what no rule would have let in. Returns what it told of.
+    fn recover_logs(&self) -> Result<Vec<Appended>, OpenError> {
         let mut events = Vec::new();
         for (path, covered) in self.events.all_covered() {
             let file = self.layout.tree(&path);
@@ -171,7 +177,7 @@ impl Exchange {
     }
 
     /// Judges the bytes of a log that have no event: accepted lines get one, the rest goes to quarantine.
-    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<Option<Event>> {
+    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<Option<Appended>> {
         let path = name.path();
         let bytes = self.store.open_log(&path, false)?;
         let mut tail = vec![0; usize::try_from(len - covered).map_err(io::Error::other)?];
@@ -220,14 +226,17 @@ impl Exchange {
         }
         if lines > 0 {
             tracing::info!(path, lines, "lines without an event were verified and recovered");
-            let (now, end) = (self.now(), covered + kept.len() as u64);
-            let mut members = members! {
-                "log": path.as_str(), "by": "recovery", "order": self.next_order(), "lines": lines, "start": covered,
-                "end": end, "sha256": hex(&Sha256::digest(&kept)),
-            };
-            self.events.append(now, "recovered", &members)?;
-            members.insert("time".into(), now.to_string().into());
-            return Ok(Some(Event { event: "recovered".into(), members }));
+            let (at, order, end) = (self.now(), self.next_order(), covered + kept.len() as u64);
+            self.events.append(
+                at,
+                "recovered",
+                &members! {
+                    "log": path.as_str(), "by": "recovery", "order": order, "lines": lines, "start": covered,
+                    "end": end, "sha256": hex(&Sha256::digest(&kept)),
+                },
+            )?;
+            let (log, by) = (path.as_str().into(), "recovery".into());
+            return Ok(Some(Appended { seq: u64::MAX, order, at, log, by, start: covered, end }));
         }
         Ok(None)
     }

@@ -1,116 +1,110 @@
 //! After a start: the commits since the checkpoint are folded into the ledger once more, and what a crash kept
 //! from its recipients is delivered.
 
-use super::events::Event;
+use super::events::{Appended, Event};
 use super::ledger::Ledger;
-use super::logs::{Admitted, LogName, Stamp, for_each_line};
+use super::logs::{LogName, Stamp, for_each_line};
+use super::replay::ShortId;
 use super::{Exchange, OpenError};
 use crate::rules::conversation::{Charter, Effect};
-use crate::wire::time::Timestamp;
 use std::collections::HashSet;
 use std::io;
 
-/// A commit that the checkpoint doesn't know, or an operator's act among them.
-struct Since<'a> {
-    order: u64,
-    at: Timestamp,
-    event: &'a Event,
-    /// Where the log's bytes are now: it may have been archived since.
-    file: String,
+/// Something that has its place among the commits.
+enum Since<'a> {
+    /// Bytes of a log, and the file that they are in now: the log may have been archived.
+    Lines(&'a Appended, &'a str),
+    /// An operator's act.
+    Act(&'a Event),
 }
 
 impl Exchange {
-    /// Folds `recent`, the events since the checkpoint, into the ledger, and delivers what is missing.
-    pub(super) fn fold(&self, recent: &[Event]) -> Result<(), OpenError> {
+    /// Folds what happened since the checkpoint into the ledger, and delivers what is missing. `known`: the last
+    /// commit that the checkpoint knows.
+    pub(super) fn fold(&self, known: u64, appends: &[Appended], recent: &[Event]) -> Result<(), OpenError> {
         let io_error = |error| OpenError::Io { file: self.layout.events(), error };
         let charter = self.charter();
         let recorded = recorded_effects(recent);
+        let archived: Vec<_> = recent.iter().filter(|event| event.event == "archived").collect();
         let mut ledger = self.ledger.lock();
-        let known = ledger.order;
-        let mut since: Vec<Since<'_>> = Vec::new();
-        for (index, event) in recent.iter().enumerate() {
-            let order = event.number("order").unwrap_or(0);
-            ledger.order = ledger.order.max(order);
-            if order > known || (order == 0 && known == 0) {
-                let at =
-                    event.text("time").and_then(|time| Timestamp::parse(time, true)).unwrap_or(Timestamp(0));
-                let log = event.text("log").unwrap_or_default();
-                let archived = recent[index..]
-                    .iter()
-                    .find(|later| later.event == "archived" && later.text("log") == Some(log));
-                let file = archived.and_then(|event| event.text("to")).unwrap_or(log).to_owned();
-                since.push(Since { order, at, event, file });
-            }
+        // Events from before there was a ledger have no order but their own.
+        let is_new = |order: u64| order > known || (order == 0 && known == 0);
+        let mut since: Vec<(u64, Since<'_>)> = Vec::new();
+        for lines in appends.iter().filter(|lines| is_new(lines.order)) {
+            let archive =
+                archived.iter().find(|event| event.seq > lines.seq && event.text("log") == Some(&*lines.log));
+            let file = archive.and_then(|event| event.text("to")).unwrap_or(&lines.log);
+            since.push((lines.order, Since::Lines(lines, file)));
         }
-        since.sort_by_key(|since| since.order);
+        let acts = recent.iter().filter_map(|event| Some((event.number("order")?, event)));
+        since.extend(
+            acts.filter(|(order, _)| is_new(*order)).map(|(order, event)| (order, Since::Act(event))),
+        );
+        since.sort_by_key(|(order, _)| *order);
         let mut folded = HashSet::new();
-        for since in &since {
-            let due = ledger.conversation.tick(since.at);
-            let mut effects: Vec<Effect> = due.into_iter().filter(|effect| !recorded(effect)).collect();
-            match since.event.event.as_str() {
-                "append" | "recovered" => {
-                    for line in self.lines_of(since).map_err(io_error)? {
-                        if folded.insert(line.id) {
-                            effects.extend(
-                                self.fold_line(&mut ledger, since, &line, &charter).map_err(io_error)?,
-                            );
-                        }
-                    }
+        for (_, since) in &since {
+            let effects = match since {
+                Since::Lines(lines, file) => {
+                    self.fold_lines(&mut ledger, lines, file, &mut folded, &charter).map_err(io_error)?
                 }
-                "decision-settled" => {
-                    let id = since.event.text("correlation_id").unwrap_or_default();
-                    let accept = since.event.members.get("accept").and_then(serde_json::Value::as_bool);
-                    let settled = ledger.conversation.proposals.settle(id, accept == Some(true), since.at);
-                    effects.extend(settled.unwrap_or_default());
-                }
-                "safe-mode-cleared" => {
-                    ledger.conversation.incidents.clear_safe_mode();
-                }
-                _ => {}
-            }
-            ledger.pending.extend(effects);
+                Since::Act(event) => fold_act(&mut ledger, event),
+            };
+            ledger.pending.extend(effects.into_iter().filter(|effect| !recorded(effect)));
         }
         drop(ledger);
         self.carry_out_pending();
         Ok(())
     }
 
-    fn fold_line(
+    fn fold_lines(
         &self,
         ledger: &mut Ledger,
-        since: &Since<'_>,
-        line: &Admitted,
+        lines: &Appended,
+        file: &str,
+        folded: &mut HashSet<ShortId>,
         charter: &Charter,
     ) -> io::Result<Vec<Effect>> {
-        let Some(source) = since.event.text("log").and_then(|log| self.find_log(log)) else {
-            return Ok(Vec::new());
+        let mut effects = ledger.conversation.tick(lines.at);
+        let Some(source) = self.find_log(&lines.log).filter(|log| *log != LogName::Decisions) else {
+            return Ok(effects);
         };
-        let by = since.event.text("by").unwrap_or("recovery").to_owned();
-        let stamp = Stamp { event: "delivered", by, order: since.order, at: since.at };
-        self.deliver_again(ledger, &source, line, &stamp)?;
-        Ok(ledger.conversation.observe(&line.fact(since.at), charter))
-    }
-
-    /// The messages that an event tells of.
-    fn lines_of(&self, since: &Since<'_>) -> io::Result<Vec<Admitted>> {
-        let log = since.event.text("log").and_then(|log| self.find_log(log));
-        let (Some(log), Some(start), Some(end)) =
-            (log, since.event.number("start"), since.event.number("end"))
-        else {
-            return Ok(Vec::new());
-        };
-        if log == LogName::Decisions {
-            return Ok(Vec::new());
-        }
-        let bytes = self.store.open_log(&since.file, false)?;
-        let mut lines = Vec::new();
-        for_each_line(&*bytes, start, end, |line, _| {
+        let stamp = Stamp { event: "delivered", by: lines.by.to_string(), order: lines.order, at: lines.at };
+        let bytes = self.store.open_log(file, false)?;
+        for_each_line(&*bytes, lines.start, lines.end, |line, _| {
             // A line that was edited behind the mount is for verify to tell of.
-            lines.extend(self.readmit(&log, line));
+            let Some(line) = self.readmit(&source, line) else { return Ok(()) };
+            // A copy whose event a crash took looks like a line of its own.
+            if folded.insert(line.id) {
+                self.deliver_again(ledger, &source, &line, &stamp)?;
+                effects.extend(ledger.conversation.observe(&line.fact(lines.at), charter));
+            }
             Ok(())
         })?;
-        Ok(lines)
+        Ok(effects)
     }
+}
+
+fn fold_act(ledger: &mut Ledger, event: &Event) -> Vec<Effect> {
+    let at = event.time();
+    let mut effects = ledger.conversation.tick(at);
+    match event.event.as_str() {
+        "decision-settled" => {
+            let id = event.text("correlation_id").unwrap_or_default();
+            let accept = event.members.get("accept").and_then(serde_json::Value::as_bool) == Some(true);
+            effects.extend(ledger.conversation.settle(id, accept, at).unwrap_or_default());
+        }
+        "safe-mode-cleared" => {
+            ledger.conversation.clear_safe_mode();
+        }
+        _ => {}
+    }
+    effects
+}
+
+/// The number of the last commit that the events tell of.
+pub(super) fn last_order(appends: &[Appended], recent: &[Event]) -> u64 {
+    let acts = recent.iter().filter_map(|event| event.number("order"));
+    appends.iter().map(|lines| lines.order).chain(acts).max().unwrap_or(0)
 }
 
 /// Which effects the events already tell of as carried out; the others may be carried out twice.

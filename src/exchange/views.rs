@@ -13,7 +13,7 @@ pub use texts::{Text, general_skill};
 
 use super::events::PATH as EVENTS;
 use super::{Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
-use crate::rules::{Refusal, Rule};
+use crate::rules::{Refusal, Rule, archive};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
@@ -90,6 +90,8 @@ impl Exchange {
                 texts.into_iter().chain(files).chain(dirs).collect()
             }
             status::DIR | status::PEERS => self.list_status(caller, dir),
+            archive::DIR => self.archive_views(dir),
+            dir if dir.starts_with("archive/") => self.archive_views(dir),
             "trust" => self.stored_views(dir, |name| name.ends_with(".card.json")),
             _ => Vec::new(),
         }

@@ -213,10 +213,14 @@ impl Mounted {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
             Handle::LogWriter(writer) => writer.fsync(),
-            Handle::Reader { file, .. } | Handle::View { reader: ViewReader::Growing(file), .. } => Ok(file.sync_data()?),
+            Handle::Reader { file, .. } | Handle::View { reader: ViewReader::Growing(file), .. } => {
+                Ok(file.sync_data()?)
+            }
             Handle::File(open) => self.exchange.files().fsync(caller, open, data_only),
             // A draft is nothing yet that could be lost; publishing it is what must last.
-            Handle::Draft(_) | Handle::View { reader: ViewReader::Text(_), .. } | Handle::Directory(_) => Ok(()),
+            Handle::Draft(_) | Handle::View { reader: ViewReader::Text(_), .. } | Handle::Directory(_) => {
+                Ok(())
+            }
         }
     }
 

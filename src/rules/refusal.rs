@@ -2,6 +2,7 @@
 
 use crate::wire::handoff::HandoffError;
 use crate::wire::json::{JsonError, JsonErrorKind};
+use crate::wire::letter::{self, LetterError};
 use crate::wire::message::MessageError;
 
 // macOS has no key errnos; EAUTH is the nearest text an agent can read there.
@@ -203,6 +204,35 @@ impl From<MessageError> for Refusal {
                 "The message was changed after signing, or signed with another key; sign it again.",
             ),
             MessageError::Tier { .. } => (Rule::Tier, "Ask the operator to raise your tier."),
+        };
+        Refusal::new(rule, format!("{e}. {mend}"))
+    }
+}
+
+impl From<LetterError> for Refusal {
+    fn from(e: LetterError) -> Self {
+        let (rule, mend) = match &e {
+            LetterError::Json(j) => return j.clone().into(),
+            LetterError::NotUtf8(_) => {
+                (Rule::Schema, "A letter is text. Put other bytes in a file and its path in refs.".to_owned())
+            }
+            LetterError::FrontMatter { .. } => (
+                Rule::Schema,
+                format!(
+                    "Front matter stands between two lines ---, one `key: value` in a line, and may set {}. A text that \
+                     starts with --- and has none needs an empty line before it.",
+                    letter::KEYS.join(", ")
+                ),
+            ),
+            LetterError::NoBody => (
+                Rule::Schema,
+                "A .json file in send/ is a message: give it a body. To send other JSON as it is, name the file .txt."
+                    .to_owned(),
+            ),
+            LetterError::NotFor(to) => (
+                Rule::Recipient,
+                format!("Sign it with {to} in `to`, or put it into the folder of whom it is for."),
+            ),
         };
         Refusal::new(rule, format!("{e}. {mend}"))
     }

@@ -4,7 +4,6 @@ use super::LogName;
 use super::admit::Judge;
 use crate::exchange::{Actor, Caller, Exchange};
 use crate::rules::Refusal;
-use crate::rules::conversation::limits::Thread;
 use crate::wire::json::{Object, StreamedObject, Value};
 use crate::wire::keys::SigningKey;
 use crate::wire::message::{self, Message, SignatureVersion};
@@ -78,24 +77,23 @@ impl Exchange {
     /// subject and body.
     fn complete(&self, object: &mut Object, author: &AgentName, log: &LogName) {
         let text = |text: &str| Value::String(text.to_owned());
-        let thread = object.get("correlation_id").and_then(Value::as_str).map(|correlation_id| {
-            let known = self.conversation().limits.thread(correlation_id).cloned();
-            known.unwrap_or_else(|| Thread { from: author.clone(), subject: correlation_id.to_owned() })
+        let reply_to = object.get("correlation_id").and_then(Value::as_str).map(|correlation_id| {
+            let conversation = self.conversation();
+            let known = conversation.limits.thread(correlation_id);
+            let from = known.map(|thread| thread.from.clone()).filter(|from| from != author);
+            (from, known.map_or(correlation_id, |thread| &thread.subject).to_owned())
         });
         let own = match log {
             LogName::Inbox(agent) | LogName::Bilateral { to: agent, .. } => Some(agent),
-            LogName::Outbox(_) => thread.as_ref().map(|thread| &thread.from).filter(|from| *from != author),
+            LogName::Outbox(_) => reply_to.as_ref().and_then(|(from, _)| from.as_ref()),
             LogName::Decisions | LogName::Incidents => None,
         };
         if let Some(own) = own {
             object.entry("to".into()).or_insert_with(|| Value::Array(vec![text(own.as_str())]));
         }
-        if let Some(thread) = &thread {
+        if let Some((_, subject)) = reply_to {
+            let subject = if subject.starts_with("Re: ") { subject } else { format!("Re: {subject}") };
             object.entry("type".into()).or_insert_with(|| text("ack"));
-            let subject = match thread.subject.strip_prefix("Re: ") {
-                Some(_) => thread.subject.clone(),
-                None => format!("Re: {}", thread.subject),
-            };
             object.entry("subject".into()).or_insert(Value::String(subject));
             object.entry("body".into()).or_insert_with(|| text(""));
         }

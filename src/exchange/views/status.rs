@@ -206,7 +206,7 @@ fn proposal_view(proposal: &Proposal, reader: &Actor) -> ProposalView {
         proposer: proposal.proposer.clone(),
         at: proposal.at.to_string(),
         due: proposal.due.to_string(),
-        affected_domains: proposal.domains.clone(),
+        affected_domains: proposal.domains.keys().cloned().collect(),
         acked_by: proposal.acks.keys().cloned().collect(),
         missing,
         counter_proposals: proposal.counters,

@@ -1,7 +1,8 @@
 //! Invariant 5: an incident is acked within one heartbeat, or the exchange goes into safe mode.
-use super::presence::Presence;
-use super::{Effect, Fact};
-use crate::rules::Refusal;
+use super::pairs::Pairs;
+use super::presence::{Activity, Presence};
+use super::{Effect, Fact, excerpt};
+use crate::rules::{Refusal, Rule};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,13 +11,15 @@ use std::collections::BTreeMap;
 /// An incident that nobody has acked yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
+    /// The thread that an ack of it names.
+    pub correlation_id: String,
     /// Its message id in hex.
     pub id: String,
     /// Its author.
     pub from: AgentName,
-    /// Who may ack it.
+    /// Whose inboxes it went to, its author's not among them.
     pub to: Vec<AgentName>,
-    /// `subject`
+    /// `subject`; a long one is cut.
     pub subject: String,
     /// When it was committed.
     pub at: Timestamp,
@@ -27,19 +30,22 @@ pub struct Incident {
 /// Since when, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SafeMode {
-    /// When it began.
+    /// When it began: when the incident's ack was due.
     pub since: Timestamp,
     /// The incident that nobody acked.
     pub incident: Incident,
 }
 
 /// The open incidents, by correlation_id, and safe mode.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Incidents {
     open: BTreeMap<String, Incident>,
     safe_mode: Option<SafeMode>,
 }
+
+/// No more open incidents are kept: if none of these is acked in time, safe mode comes without the others.
+const MOST_OPEN: usize = 1024;
 
 impl Incidents {
     /// What waits for an ack.
@@ -54,25 +60,114 @@ impl Incidents {
     pub fn safe_mode(&self) -> Option<&SafeMode> {
         self.safe_mode.as_ref()
     }
-    /// Rule `safe-mode`, for what is no message (a handoff's move).
+    /// Rule `safe-mode`, for what is no message (a handoff's move). `what`: what must wait, as a sentence
+    /// begins (`Claiming a handoff`).
     ///
     /// # Errors
     /// EROFS `safe-mode`.
-    pub fn check_safe_mode(&self, _what: &str) -> Result<(), Refusal> {
-        Ok(())
+    pub fn check_safe_mode(&self, what: &str) -> Result<(), Refusal> {
+        self.safe_mode().map_or(Ok(()), |safe_mode| Err(refusal(what, &safe_mode.incident)))
     }
-    /// The operator lifts safe mode; tells whether it was on.
+    /// The operator lifts safe mode; tells whether it was on. The incident that began it is closed.
     pub fn clear_safe_mode(&mut self) -> bool {
-        self.safe_mode.take().is_some()
+        let Some(SafeMode { incident, .. }) = self.safe_mode.take() else { return false };
+        if self.open.get(&incident.correlation_id) == Some(&incident) {
+            self.open.remove(&incident.correlation_id);
+        }
+        true
     }
-    pub(super) fn check(&self, _fact: &Fact<'_>) -> Result<(), Refusal> {
-        Ok(())
+
+    /// Safe mode as of `fact.at`, so that it holds from `due` on, however late a tick comes.
+    pub(super) fn check(&self, fact: &Fact<'_>) -> Result<(), Refusal> {
+        let message = fact.message;
+        if message.is_heartbeat() || matches!(message.message_type.as_str(), "ack" | "incident") {
+            return Ok(());
+        }
+        let cause = self.safe_mode().map(|safe_mode| &safe_mode.incident).or_else(|| self.overdue(fact.at));
+        match cause {
+            None => Ok(()),
+            Some(incident) => {
+                let article =
+                    if message.message_type.starts_with(['a', 'i', 'o', 'u', 'e']) { "An" } else { "A" };
+                Err(refusal(&format!("{article} {}", excerpt(&message.message_type)), incident))
+            }
+        }
     }
-    pub(super) fn observe(&mut self, _fact: &Fact<'_>, _presence: &Presence) {}
-    pub(super) fn is_open_between(&self, _fact: &Fact<'_>) -> bool {
-        false
+
+    /// `presence`: as it was before this message.
+    pub(super) fn observe(&mut self, fact: &Fact<'_>, presence: &Presence) {
+        let message = fact.message;
+        match message.message_type.as_str() {
+            "ack" if self.is_answered(fact) => {
+                self.open.remove(&message.correlation_id);
+            }
+            // The first of a thread stands: saying it again gives no more time.
+            "incident" if !self.open.contains_key(&message.correlation_id) && self.open.len() < MOST_OPEN => {
+                let to: Vec<_> = fact.to.iter().filter(|other| **other != message.from).cloned().collect();
+                let fastest =
+                    to.iter().map(|other| presence.pair_period(&message.from, other, fact.at)).min();
+                let period = fastest.unwrap_or_else(|| presence.cadence().period(Activity::LongIdle));
+                let incident = Incident {
+                    correlation_id: message.correlation_id.clone(),
+                    id: message.id_hex(),
+                    from: message.from.clone(),
+                    to,
+                    subject: excerpt(message.text("subject").unwrap_or_default()).to_owned(),
+                    at: fact.at,
+                    due: fact.at.plus_seconds(period),
+                };
+                self.open.insert(message.correlation_id.clone(), incident);
+            }
+            _ => {}
+        }
     }
-    pub(super) fn tick(&mut self, _now: Timestamp) -> Vec<Effect> {
-        Vec::new()
+
+    /// Whether it is in an open incident's thread, by another than its author.
+    fn is_answered(&self, fact: &Fact<'_>) -> bool {
+        let open = self.open.get(&fact.message.correlation_id);
+        open.is_some_and(|incident| incident.from != fact.message.from)
     }
+
+    /// Counts the open incidents between their authors and those who got them.
+    pub(super) fn count_disputes(&self, disputes: &mut Pairs<u32>) {
+        for incident in self.open.values() {
+            for other in &incident.to {
+                if let Some(open) = disputes.entry(&incident.from, other) {
+                    *open += 1;
+                }
+            }
+        }
+    }
+
+    /// The incident whose ack is longest overdue.
+    fn overdue(&self, now: Timestamp) -> Option<&Incident> {
+        self.open.values().filter(|incident| incident.due < now).min_by_key(|incident| incident.due)
+    }
+
+    /// Whether [`Incidents::tick`] would change anything.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.safe_mode.is_none() && self.overdue(now).is_some()
+    }
+
+    pub(super) fn tick(&mut self, now: Timestamp) -> Option<Effect> {
+        if self.safe_mode.is_some() {
+            return None;
+        }
+        let incident = self.overdue(now)?.clone();
+        let effect = Effect::SafeMode { incident: incident.id.clone(), from: incident.from.clone() };
+        self.safe_mode = Some(SafeMode { since: incident.due, incident });
+        Some(effect)
+    }
+}
+
+fn refusal(what: &str, incident: &Incident) -> Refusal {
+    Refusal::new(
+        Rule::SafeMode,
+        format!(
+            "{what} must wait: the exchange is in safe mode since {}, because nobody acked {}'s incident {:?} \
+             (correlation_id {:?}) by then. Only acks, heartbeats and incidents pass until the operator runs \
+             baton safe-mode clear; then do this again.",
+            incident.due, incident.from, incident.subject, incident.correlation_id
+        ),
+    )
 }

@@ -6,6 +6,7 @@
 
 pub mod incidents;
 pub mod limits;
+mod pairs;
 pub mod presence;
 pub mod proposals;
 
@@ -95,7 +96,7 @@ pub enum Effect {
 }
 
 /// The state of all conversations in one exchange.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Conversation {
     /// Heartbeats and tiers of activity, per pair.
@@ -113,28 +114,27 @@ impl Conversation {
     /// stand before it in the same write.
     ///
     /// # Errors
-    /// EROFS `safe-mode`; EDQUOT `rate` and `loop`; EMSGSIZE `size` (refs); EBADMSG `domain`;
-    /// EPERM `rounds`, `conflict`; ETIME `lapsed`.
+    /// EROFS `safe-mode`; EMSGSIZE `size` (refs); EDQUOT `rate`, `loop` and `quota` (pending proposals);
+    /// EBADMSG `schema`, `domain` and `recipient` (of proposals); EPERM `rounds`, `conflict`; ETIME `lapsed`.
     pub fn check(&self, fact: &Fact<'_>, ahead: u32, charter: &Charter) -> Result<(), Refusal> {
         self.incidents.check(fact)?;
         self.limits.check(fact, ahead, &charter.limits)?;
         self.proposals.check(fact, charter)
     }
 
-    /// Takes in a message that was committed. Facts come in commit order.
+    /// Takes in a message that was committed. Facts come in commit order. What became due before it comes
+    /// first, so that the state after it is the same whenever ticks came.
     pub fn observe(&mut self, fact: &Fact<'_>, charter: &Charter) -> Vec<Effect> {
-        let mut effects = Vec::new();
+        let is_due = self.proposals.is_due(fact.at) || self.incidents.is_due(fact.at);
+        let mut effects = if is_due { self.tick(fact.at) } else { Vec::new() };
         // By the tiers that were in force before it: nobody who sleeps for 20 minutes can answer in 90 s.
         self.incidents.observe(fact, &self.presence);
         effects.extend(self.proposals.observe(fact, charter, &self.presence));
-        for effect in &effects {
-            if let Effect::CadenceSet { cadence } = effect {
-                self.presence.set_cadence(*cadence);
-            }
+        effects.extend(self.limits.observe(fact, &charter.limits));
+        if matches!(fact.message.message_type.as_str(), "proposal" | "ack" | "incident") {
+            self.carry_over(&effects);
         }
-        let conflict = self.incidents.is_open_between(fact) || self.proposals.is_contested_between(fact);
-        self.presence.observe(fact, conflict);
-        self.limits.observe(fact, &charter.limits);
+        self.presence.observe(fact);
         effects
     }
 
@@ -142,6 +142,42 @@ impl Conversation {
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = self.proposals.tick(now);
         effects.extend(self.incidents.tick(now));
+        self.carry_over(&effects);
         effects
     }
+
+    /// The operator settles a proposal, named by its correlation_id or its id.
+    ///
+    /// # Errors
+    /// A sentence, where there is no such proposal or it is decided already.
+    pub fn settle(&mut self, id: &str, accept: bool, at: Timestamp) -> Result<Vec<Effect>, String> {
+        let effects = self.proposals.settle(id, accept, at)?;
+        self.carry_over(&effects);
+        Ok(effects)
+    }
+
+    /// The operator lifts safe mode; tells whether it was on.
+    pub fn clear_safe_mode(&mut self) -> bool {
+        let was_on = self.incidents.clear_safe_mode();
+        self.carry_over(&[]);
+        was_on
+    }
+
+    /// What proposals and incidents mean for the tiers of activity.
+    fn carry_over(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::CadenceSet { cadence } = effect {
+                self.presence.set_cadence(*cadence);
+            }
+        }
+        let mut disputes = pairs::Pairs::default();
+        self.incidents.count_disputes(&mut disputes);
+        self.proposals.count_disputes(&mut disputes);
+        self.presence.set_disputes(&disputes);
+    }
+}
+
+/// As much of a text as is worth keeping or showing.
+fn excerpt(text: &str) -> &str {
+    &text[..text.floor_char_boundary(160)]
 }
