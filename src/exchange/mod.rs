@@ -15,6 +15,7 @@ pub mod views;
 
 mod archive;
 mod commit;
+mod conversation_ops;
 mod credential_ops;
 mod drafts;
 mod events;

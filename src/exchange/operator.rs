@@ -1,6 +1,6 @@
 //! What the operator asks of an exchange, whether its daemon runs or not.
 
-use super::Exchange;
+use super::{Actor, Exchange};
 use super::events::members;
 use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
@@ -59,6 +59,21 @@ pub enum OperatorRequest {
         /// Slot name.
         slot: String,
     },
+    /// Shows the decisions, and how every proposal stands that is none.
+    DecisionsList,
+    /// Settles a proposal that its owners did not.
+    Settle {
+        /// Its correlation_id or message id.
+        id: String,
+        /// Enters it as decided; otherwise it is dropped.
+        accept: bool,
+    },
+    /// Shows whether safe mode is on, and why.
+    SafeModeStatus,
+    /// Lifts safe mode.
+    SafeModeClear,
+    /// Shows who is there.
+    Peers,
 }
 
 impl Exchange {
@@ -77,6 +92,11 @@ impl Exchange {
                 self.credentials_adopt(&profile, &slot, quarantine.as_deref())
             }
             OperatorRequest::CredentialsSwitch { profile, slot } => self.credentials_switch(&profile, &slot),
+            OperatorRequest::DecisionsList => self.list_decisions(),
+            OperatorRequest::Settle { id, accept } => self.settle_proposal(&id, accept),
+            OperatorRequest::SafeModeStatus => Ok(self.safe_mode_status()),
+            OperatorRequest::SafeModeClear => self.clear_safe_mode(),
+            OperatorRequest::Peers => Ok(self.peers_json(&Actor::Operator, self.now())),
         }
     }
 
