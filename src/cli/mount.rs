@@ -31,7 +31,7 @@ Examples:
   baton mount ./exchange /srv/agents
       one mount for several users, whom exchange.toml maps to agents
   baton mount ./exchange ./mnt --as bob --key ~/bob.key
-      bob keeps his key to himself; lines that he does not sign are signed with it
+      bob keeps his key to himself; unsigned lines are signed with it
 
 End it with baton umount. What the daemon has to say is in private/daemon.log of the exchange; what it \
 refused, and why, in baton refusals.")]

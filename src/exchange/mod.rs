@@ -490,6 +490,6 @@ fn process_of(thread: u32) -> u32 {
 }
 
 /// Whether two threads are of one process.
-fn same_process(a: u32, b: u32) -> bool {
+pub(crate) fn same_process(a: u32, b: u32) -> bool {
     a == b || process_of(a) == process_of(b)
 }

@@ -91,10 +91,18 @@ fn every_log_also_answers_under_coordination() {
     let (_fixture, bob) = bob();
     bob.bash("line bob 1 >> _coordination/inbox/alice.jsonl").ok();
     bob.bash("line bob 2 >> _coordination/bob_to_alice.jsonl").ok();
-    bob.bash("line bob 3 >> _coordination/decisions.jsonl").ok();
-    bob.bash("line bob 4 >> _coordination/incident_log.jsonl").ok();
-    for log in ["inbox/alice.jsonl", "bob_to_alice.jsonl", "decisions.jsonl", "incident_log.jsonl"] {
-        assert_eq!(bob.read(log).lines().count(), 1, "{log}");
+    bob.bash("line bob 3 >> _coordination/outbox/bob.jsonl").ok();
+    bob.bash("sign bob '{\"type\":\"incident\",\"subject\":\"s\",\"body\":\"4\"}' >> _coordination/incident_log.jsonl")
+        .ok();
+    for (log, lines) in [
+        ("inbox/alice.jsonl", 4),
+        ("inbox/carol.jsonl", 2),
+        ("bob_to_alice.jsonl", 1),
+        ("outbox/bob.jsonl", 1),
+        ("incident_log.jsonl", 1),
+        ("decisions.jsonl", 0),
+    ] {
+        assert_eq!(bob.read(log).lines().count(), lines, "{log}");
         assert_eq!(bob.read(log), bob.read(&format!("_coordination/{log}")), "{log}");
     }
     bob.bash("cmp trust.json _coordination/trust.json").ok();
@@ -230,8 +238,6 @@ refused_lines! {
     json_refuses_bytes_that_are_no_utf8: r#"printf '{"a":"\xff"}\n' >> inbox/alice.jsonl"# => "Bad message", "json";
     duplicate_key_refuses: r#"echo '{"type":"ship","type":"ack"}' >> inbox/alice.jsonl"# => "Bad message", "duplicate-key";
     schema_refuses_missing_members: r#"echo '{"type":"ship"}' >> inbox/alice.jsonl"# => "Bad message", "schema";
-    unsigned_refuses: r#"echo '{"timestamp":"2026-01-01T00:00:00Z","from":"bob","type":"ship","subject":"s","body":"b","correlation_id":"c"}' >> inbox/alice.jsonl"#
-        => "Key was rejected by service", "unsigned";
     event_id_refuses_changed_bodies: "line bob hello | tamper hello jello >> inbox/alice.jsonl; exit ${PIPESTATUS[1]}"
         => "", "event-id";
     signature_refuses_changed_v3_bodies:
@@ -250,6 +256,20 @@ refused_lines! {
     clock_skew_refuses_the_future:
         r#"l=$(sign bob '{"type":"feedback","subject":"s","body":"b","timestamp":"2999-01-01T00:00:00Z"}'); echo "$l" >> inbox/alice.jsonl"#
         => "Bad message", "clock-skew";
+}
+
+const UNSIGNED: &str = r#"echo '{"timestamp":"2026-01-01T00:00:00Z","from":"bob","type":"ship","subject":"s","body":"b","correlation_id":"c"}' >> inbox/alice.jsonl"#;
+
+#[test]
+fn unsigned_refuses_where_nothing_seals() {
+    let fixture = Fixture::new();
+    fixture.reconfigure(|toml| toml.replace("[agents.bob]", "[agents.bob]\nseal = false"));
+    let bob = fixture.mount_as("bob");
+    bob.refuses(UNSIGNED, "Key was rejected by service", "unsigned");
+    let operator = fixture.mount_as_operator();
+    operator.refuses(UNSIGNED, "Key was rejected by service", "unsigned");
+    assert_eq!(bob.read(INBOX), "");
+    fixture.verify();
 }
 
 #[test]

@@ -319,6 +319,6 @@ impl Admitted {
 }
 
 /// What identifies a line that is no message: sha256 of its canonical form.
-pub(super) fn id_of_object(object: json::Object) -> ShortId {
+pub(in crate::exchange) fn id_of_object(object: json::Object) -> ShortId {
     short(&Sha256::digest(canonical::utf8(&json::Value::Object(object))).into())
 }

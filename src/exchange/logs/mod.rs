@@ -10,7 +10,7 @@ mod rotate;
 mod seal;
 mod writer;
 
-pub(super) use deliver::Stamp;
+pub(super) use deliver::{Stamp, id_of_object};
 pub(super) use lines::for_each_line;
 pub(super) use rotate::{Archived, hash_of, temp_path};
 pub use writer::LogWriter;

@@ -3,8 +3,9 @@
 
 use super::{Faults, Setting};
 use crate::exchange::config::Config;
-use crate::exchange::logs::LogName;
+use crate::exchange::logs::{LogName, id_of_object};
 use crate::rules::{Refusal, Rule};
+use crate::wire::decision::Decision;
 use crate::wire::json::{self, JsonError, JsonErrorKind, Value};
 use crate::wire::message::Message;
 use crate::wire::name::AgentName;
@@ -47,8 +48,7 @@ impl<'a> Lines<'a> {
         let mut number = 0;
         loop {
             let (batch, torn) = read_batch(&mut reader)?;
-            let only_author = self.log.as_ref().and_then(LogName::only_writer);
-            for result in check_batch(self.setting, only_author, &batch) {
+            for result in check_batch(self.setting, self.log.as_ref(), &batch) {
                 number += 1;
                 match result {
                     Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
@@ -103,12 +103,15 @@ fn read_batch(reader: &mut impl BufRead) -> io::Result<(Vec<Vec<u8>>, Option<usi
 
 fn check_batch(
     setting: &Setting<'_>,
-    only_author: Option<&AgentName>,
+    log: Option<&LogName>,
     batch: &[Vec<u8>],
 ) -> Vec<Result<ShortId, Refusal>> {
-    let check = |lines: &[Vec<u8>]| -> Vec<_> {
-        lines.iter().map(|line| check_line(setting.config, &setting.history, only_author, line)).collect()
+    let only_author = log.and_then(LogName::only_writer);
+    let check_one = |line: &Vec<u8>| match log {
+        Some(LogName::Decisions) => check_decision(line),
+        _ => check_line(setting.config, &setting.history, only_author, line),
     };
+    let check = |lines: &[Vec<u8>]| -> Vec<_> { lines.iter().map(check_one).collect() };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batch.len().div_ceil(cores);
     if cores == 1 || share < 16 {
@@ -127,6 +130,30 @@ fn check_batch(
     })
 }
 
+fn problem(refusal: Refusal, what: String) -> Refusal {
+    Refusal { advice: what, ..refusal }
+}
+
+fn parse_object(line: &[u8]) -> Result<json::Object, Refusal> {
+    match json::parse(line) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => {
+            let error = JsonError { kind: JsonErrorKind::NotAnObject, at: 0 };
+            Err(problem(error.clone().into(), error.to_string()))
+        }
+        Err(e) => Err(problem(e.clone().into(), e.to_string())),
+    }
+}
+
+/// The id of an entry of decisions.jsonl. Messages among them are from before the exchange entered decisions itself.
+fn check_decision(line: &[u8]) -> Result<ShortId, Refusal> {
+    let object = parse_object(line)?;
+    if Message::from_object(object.clone()).is_err() {
+        Decision::from_object(&object).map_err(|e| Refusal::new(Rule::Schema, e.to_string()))?;
+    }
+    Ok(id_of_object(object))
+}
+
 /// The id of a stored line that is right. `history`: see [`TrustList::as_history`]. The clock has no say.
 pub(in crate::exchange) fn check_line(
     config: &Config,
@@ -134,15 +161,7 @@ pub(in crate::exchange) fn check_line(
     only_author: Option<&AgentName>,
     line: &[u8],
 ) -> Result<ShortId, Refusal> {
-    let problem = |refusal: Refusal, what: String| Refusal { advice: what, ..refusal };
-    let object = match json::parse(line) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => {
-            let error = JsonError { kind: JsonErrorKind::NotAnObject, at: 0 };
-            return Err(problem(error.clone().into(), error.to_string()));
-        }
-        Err(e) => return Err(problem(e.clone().into(), e.to_string())),
-    };
+    let object = parse_object(line)?;
     let message = Message::from_object(object).map_err(|e| problem(e.clone().into(), e.to_string()))?;
     if let Some(author) = only_author.filter(|author| **author != message.from) {
         let what = format!("from is {}, but only {author} appends to this log", message.from);
