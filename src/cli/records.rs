@@ -13,7 +13,9 @@ use std::process::ExitCode;
 
 /// Show what was refused, to whom, by which rule, and what to do about it
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 The exchange's folder shows every refusal; a mount of it shows those of the reader. The refused bytes \
 are kept in the exchange, in the file that the last column names, up to quarantine_bytes for each agent \
 (exchange.toml); baton refusals clear makes room.
@@ -21,7 +23,8 @@ are kept in the exchange, in the file that the last column names, up to quaranti
 Examples:
   baton refusals ./exchange --last 20
   baton refusals ./exchange --json | jq -r .advice
-  baton refusals clear --older-than 30")]
+  baton refusals clear --older-than 30"
+)]
 pub struct RefusalsArgs {
     #[command(flatten)]
     records: RecordsArgs,
@@ -86,10 +89,8 @@ struct RecordsArgs {
 pub fn run_refusals(args: &RefusalsArgs) -> anyhow::Result<ExitCode> {
     if let Some(RefusalsCommand::Clear(args)) = &args.command {
         let layout = args.exchange.find()?;
-        let request = OperatorRequest::RefusalsClear {
-            agent: args.agent.clone(),
-            older_than_days: args.older_than,
-        };
+        let request =
+            OperatorRequest::RefusalsClear { agent: args.agent.clone(), older_than_days: args.older_than };
         return print_answer(&operate(&layout, request)?, args.json, "there was nothing to delete");
     }
     let args = &args.records;

@@ -4,9 +4,9 @@
 //! All of them are in private/refusals/all.jsonl (the operator's view); each actor's own are kept in a
 //! file of its own as well, which is what it reads as refusals.jsonl.
 
-use super::quarantine::{NotKept, Quarantine};
 use super::archive::count;
 use super::events::members;
+use super::quarantine::{NotKept, Quarantine};
 use super::{Actor, Attempt, Caller, Exchange};
 use crate::rules::Refusal;
 use crate::store::{LocalStore, Store};
@@ -150,7 +150,9 @@ impl Exchange {
     /// Deletes the refused bytes that are kept: of one or all, of at least so many days ago or ever.
     pub(super) fn clear_refusals(&self, whose: Option<&str>, days: Option<u32>) -> Result<Value, String> {
         let whose = match whose {
-            Some(uid) if uid.strip_prefix("uid:").is_some_and(|n| n.parse::<u32>().is_ok()) => Some(uid.to_owned()),
+            Some(uid) if uid.strip_prefix("uid:").is_some_and(|n| n.parse::<u32>().is_ok()) => {
+                Some(uid.to_owned())
+            }
             Some("operator") => Some("operator".to_owned()),
             Some(agent) => Some(self.known_agent(agent)?.to_string()),
             None => None,
