@@ -23,6 +23,7 @@ mod heartbeat;
 mod ledger;
 pub mod open;
 mod process;
+mod quarantine;
 mod recover;
 mod refusals;
 mod replay;
@@ -315,17 +316,20 @@ impl Exchange {
         }
     }
 
-    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller.
+    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller; `quota` in its place where
+    /// no more bytes are kept for its actor.
     pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
         let actor = self.actor(caller);
         tracing::info!(
             actor = %actor, operation = attempt.operation, path = attempt.path, rule = refusal.rule.name(),
             "refused"
         );
-        if let Err(error) = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal) {
+        let told = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal);
+        let full = told.unwrap_or_else(|error| {
             tracing::error!(path = attempt.path, %error, "a refusal could not be recorded");
-        }
-        Denied::Refused(refusal)
+            None
+        });
+        Denied::Refused(full.unwrap_or(refusal))
     }
 
     /// Records what broke a rule; other errors pass.
@@ -452,7 +456,7 @@ impl files::Office for Exchange {
         self.refuse(caller, attempt, refusal)
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
-        self.refusals.keep_durably(self.now(), "removed", bytes)
+        self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)
     }
     fn event(
         &self,

@@ -85,7 +85,7 @@ impl Exchange {
         }
         finish_moves(&local, &recent);
         let unread = Exchange::open_unread(&local, &config);
-        let refusals = RefusalBook::open(&root).map_err(io_at(layout.refusals()))?;
+        let refusals = RefusalBook::open(&root, config.quarantine_bytes).map_err(io_at(layout.refusals()))?;
         let exchange = Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
             this: this.clone(),
             layout: layout.clone(),
@@ -214,8 +214,11 @@ impl Exchange {
         if !lost.is_empty() {
             // A torn tail is simply cut. Where something else stood between good lines, they move up, and
             // the whole tail is kept in case of a second crash right here.
-            let quarantine =
-                self.refusals.keep_durably(self.now(), "torn", if only_torn { &lost } else { &tail })?;
+            let quarantine = self.refusals.quarantine.keep_durably(
+                self.now(),
+                "torn",
+                if only_torn { &lost } else { &tail },
+            )?;
             tracing::warn!(path, bytes = lost.len(), quarantine, "a torn or unverifiable tail was taken out");
             if !only_torn {
                 bytes.rewrite_at(covered, &kept)?;
@@ -255,7 +258,7 @@ impl Exchange {
                 let refusal = Refusal::new(Rule::Partial, advice);
                 match self.refusals.record(self.now(), &self.actor(&operator), &operator, &attempt, &refusal)
                 {
-                    Ok(()) => drop(self.store.remove(&path)),
+                    Ok(_) => drop(self.store.remove(&path)),
                     // The next start finds it again.
                     Err(error) => {
                         tracing::warn!(path, %error, "an unpublished handoff could not be put aside")
