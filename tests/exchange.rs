@@ -426,3 +426,6 @@ fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
     new.caller = "+2".into();
     world.publish("bob", "y.json", &signed(&new)).unwrap();
 }
+
+#[path = "exchange/archive.rs"]
+mod archive;

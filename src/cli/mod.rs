@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod archive;
 mod credentials;
 mod handoff;
 mod init;
@@ -56,6 +57,7 @@ enum Command {
     Refusals(records::RefusalsArgs),
     Events(records::EventsArgs),
     Verify(verify::VerifyArgs),
+    Archive(archive::ArchiveArgs),
     #[command(subcommand)]
     Key(key::KeyCommand),
     #[command(subcommand)]
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Refusals(args) => records::run_refusals(&args),
         Command::Events(args) => records::run_events(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Archive(args) => archive::run(&args),
         Command::Key(command) => key::run(command),
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),

@@ -28,6 +28,12 @@ impl GroupCommit {
         if self.state.lock().failed { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
     }
 
+    /// From now on as after a failed sync: for a file that is not as the events say, until a start repairs it.
+    pub fn fail(&self) {
+        self.state.lock().failed = true;
+        self.done.notify_all();
+    }
+
     /// Returns once everything before `position` is durable. `end` gives the file's end and `sync`
     /// makes it durable up to there; whoever finds no sync under way makes one for all who wait.
     ///

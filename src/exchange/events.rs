@@ -5,6 +5,7 @@
 //! edited, dropped or reordered behind the mount shows. Handoff events are written before the file
 //! moves: after a crash they say which move to finish.
 
+use super::archive::{ArchiveFile, Archives};
 use super::commit::GroupCommit;
 use super::ledger::Ledger;
 use super::{Durability, OpenError};
@@ -51,11 +52,13 @@ pub(super) struct Events {
     owed: Mutex<Vec<Members>>,
 }
 
+#[derive(Default)]
 struct Chain {
     end: u64,
     seq: u64,
     prev: [u8; 32],
     covered: BTreeMap<String, u64>,
+    archives: Archives,
 }
 
 /// Where the chain stood at some time, so that a start need not read it all. Derived.
@@ -65,6 +68,8 @@ struct Checkpoint {
     seq: u64,
     prev: String,
     covered: BTreeMap<String, u64>,
+    #[serde(default)]
+    archives: Archives,
     /// How many ids the index of used handoffs held on disk.
     #[serde(default)]
     handoff_ids: u64,
@@ -159,7 +164,7 @@ impl Events {
         };
         let bytes = store.open_log(PATH, true).map_err(io_error)?;
         let len = bytes.len().map_err(io_error)?;
-        let mut chain = Chain { end: 0, seq: 0, prev: [0; 32], covered: BTreeMap::new() };
+        let mut chain = Chain::default();
         let (mut checkpointed_handoff_ids, mut ledger) = (None, Ledger::default());
         if let Some((checkpointed, checkpoint)) = read_checkpoint(store, &*bytes, len) {
             chain = checkpointed;
@@ -192,7 +197,9 @@ impl Events {
                 Some(Value::String(event)) => event,
                 _ => return Err(damaged(format!("event {number} has no name"))),
             };
-            chain.advance(line, &event, &members);
+            let time =
+                members.get("time").and_then(Value::as_str).and_then(|time| Timestamp::parse(time, true));
+            chain.advance(line, time, &event, &members);
             let event = Event { seq: number, event, members };
             match event.event.as_str() {
                 "append" | "recovered" => appends.extend(event.appended(&mut texts)),
@@ -253,7 +260,7 @@ impl Events {
         );
         line.push('\n');
         self.bytes.append_at(chain.end, line.as_bytes())?;
-        chain.advance(&line.as_bytes()[..line.len() - 1], event, members);
+        chain.advance(&line.as_bytes()[..line.len() - 1], Some(time), event, members);
         Ok(chain.end)
     }
 
@@ -278,6 +285,16 @@ impl Events {
         self.chain.lock().covered.clone()
     }
 
+    /// The archives of a log, oldest first.
+    pub fn archives_of(&self, log: &str) -> Vec<ArchiveFile> {
+        self.chain.lock().archives.of(log).to_vec()
+    }
+
+    /// Looks at what the events tell of archives.
+    pub fn with_archives<T>(&self, look: impl FnOnce(&Archives) -> T) -> T {
+        look(&self.chain.lock().archives)
+    }
+
     /// The last event's number and the head of the chain, in hex.
     #[cfg(test)]
     fn head(&self) -> (u64, String) {
@@ -298,6 +315,7 @@ impl Events {
             seq: chain.seq,
             prev: hex(&chain.prev),
             covered: chain.covered.clone(),
+            archives: chain.archives.clone(),
             handoff_ids,
             ledger: Ledger::default(),
         })
@@ -322,15 +340,21 @@ impl Events {
 }
 
 impl Chain {
-    fn advance(&mut self, line: &[u8], event: &str, members: &Members) {
+    fn advance(&mut self, line: &[u8], time: Option<Timestamp>, event: &str, members: &Members) {
         self.end += line.len() as u64 + 1;
         self.seq += 1;
         self.prev = Sha256::digest(line).into();
-        if matches!(event, "append" | "delivered" | "recovered" | "truncated")
-            && let (Some(Value::String(log)), Some(end)) =
-                (members.get("log"), members.get("end").and_then(Value::as_u64))
-        {
-            self.covered.insert(log.clone(), end);
+        let Some(Value::String(log)) = members.get("log") else { return };
+        match (event, members.get("end").and_then(Value::as_u64)) {
+            ("append" | "delivered" | "recovered" | "imported" | "truncated", Some(end)) => {
+                self.covered.insert(log.clone(), end);
+                self.archives.grown(log, time);
+            }
+            ("archived", _) => {
+                self.covered.remove(log);
+                self.archives.archived(log, members);
+            }
+            _ => {}
         }
     }
 }
@@ -347,8 +371,8 @@ fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<
     let window = window.strip_suffix(b"\n")?;
     let line = &window[window.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)..];
     let prev: [u8; 32] = Sha256::digest(line).into();
-    let covered = checkpoint.covered.clone();
-    let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered };
+    let (covered, archives) = (checkpoint.covered.clone(), checkpoint.archives.clone());
+    let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered, archives };
     (hex(&prev) == checkpoint.prev).then_some((chain, checkpoint))
 }
 

@@ -35,6 +35,12 @@ impl Exchange {
         }
     }
 
+    /// Whether a mount sends an agent's heartbeats.
+    pub(super) fn is_attended(&self, agent: &AgentName) -> bool {
+        let wanted = self.config.agents.get(agent).is_some_and(|config| config.heartbeat);
+        wanted && self.attendance.0.lock().contains_key(agent)
+    }
+
     /// Sends the heartbeats that are due, of the agents with a mount of their own and `heartbeat = true`. Called about
     /// once a second; returns how many were sent.
     pub fn send_due_heartbeats(&self, now: Timestamp) -> usize {

@@ -12,6 +12,7 @@ pub mod operator;
 pub mod verify;
 pub mod views;
 
+mod archive;
 mod commit;
 mod credential_ops;
 mod events;
@@ -231,6 +232,11 @@ pub struct Exchange {
     /// The agents' signing keys that are held here.
     signing_keys: RwLock<HashMap<AgentName, Arc<SigningKey>>>,
     events: events::Events,
+    /// Held while logs are archived or exported; holds the time before which the exchange tries no archive by
+    /// itself, after one that failed.
+    archiving: Mutex<Timestamp>,
+    /// Held while lines move in bulk, from an event to its deed, so that no checkpoint falls there.
+    upheaval: Mutex<()>,
     refusals: refusals::RefusalBook,
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
@@ -399,6 +405,7 @@ impl Exchange {
     /// The disk's.
     pub fn checkpoint(&self) -> io::Result<()> {
         let (position, handoff_ids) = {
+            let _no_upheaval = self.upheaval.lock();
             // No handoff is between its event and its rename.
             let _no_move = self.handoffs().moves.lock();
             let mut book = self.handoffs().book.lock();
@@ -479,6 +486,6 @@ fn process_of(thread: u32) -> u32 {
 }
 
 /// Whether two threads are of one process.
-fn same_process(a: u32, b: u32) -> bool {
+pub(crate) fn same_process(a: u32, b: u32) -> bool {
     a == b || process_of(a) == process_of(b)
 }

@@ -13,6 +13,7 @@ use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
+use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::FlockOperation;
@@ -99,6 +100,8 @@ impl Exchange {
             secrets: RwLock::new(secrets),
             signing_keys: RwLock::new(signing_keys),
             events,
+            archiving: Mutex::new(Timestamp(i64::MIN)),
+            upheaval: Mutex::new(()),
             refusals,
             logs: Logs::default(),
             handoffs: OnceLock::new(),
@@ -114,6 +117,7 @@ impl Exchange {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             _lock: lock,
         });
+        exchange.finish_archives(&recent)?;
         appends.extend(exchange.recover_logs()?);
         let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);

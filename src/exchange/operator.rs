@@ -33,6 +33,11 @@ pub enum OperatorRequest {
         /// The file's text.
         key: Zeroizing<String>,
     },
+    /// Archives what the logs hold.
+    Archive {
+        /// Under which year; this one where absent.
+        year: Option<i16>,
+    },
     /// Shows the slots of a profile (or of all).
     CredentialsStatus {
         /// Profile name.
@@ -66,6 +71,7 @@ impl Exchange {
             OperatorRequest::TrustImport { text } => self.import_trust(&text),
             OperatorRequest::SecretImport { a, b, secret } => self.import_secret(&a, &b, secret),
             OperatorRequest::KeyImport { agent, key } => self.import_key(&agent, key),
+            OperatorRequest::Archive { year } => self.archive(year),
             OperatorRequest::CredentialsStatus { profile } => self.credentials_status(profile.as_deref()),
             OperatorRequest::CredentialsAdopt { profile, slot, quarantine } => {
                 self.credentials_adopt(&profile, &slot, quarantine.as_deref())

@@ -117,6 +117,16 @@ impl Exchange {
         }
     }
 
+    /// An inbox was archived: what comes now is all that can be unread.
+    pub(super) fn begin_inbox(&self, log: &LogName) {
+        let LogName::Inbox(agent) = log else { return };
+        if let Some(mark) = self.unread.marks.get(agent) {
+            let mut counted = mark.counted.lock();
+            mark.read.store(0, Ordering::Relaxed);
+            *counted = Counted::default();
+        }
+    }
+
     /// The lines in an agent's inbox that came since it last had it open for reading.
     pub fn unread(&self, agent: &AgentName) -> u64 {
         let Some(mark) = self.unread.marks.get(agent) else { return 0 };

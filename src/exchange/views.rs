@@ -4,16 +4,20 @@
 //! [`Exchange::list_views`] says what there is and [`Exchange::content`] what each file holds; nothing else knows them
 //! by name, so that a new one is a line in each.
 
+mod status;
+mod texts;
+
+pub use status::{Peer, ProposalView};
+pub use texts::{Text, general_skill};
+
 use super::events::PATH as EVENTS;
 use super::{Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
-use crate::rules::{Refusal, Rule};
+use crate::rules::{Refusal, Rule, archive};
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-const README: &str = include_str!("../../mount/tree/README.md");
-const PROTOCOL: &str = include_str!("../../mount/tree/PROTOCOL.md");
 const REFUSALS: &str = "refusals.jsonl";
 
 /// A read-only file or directory, for as long as it exists: two with one path are the same.
@@ -76,12 +80,17 @@ pub(super) enum Content {
 impl Exchange {
     /// What is in a directory of the tree besides logs, handoffs and ordinary files, as `caller` sees it. `dir`: its path
     /// without `_coordination/`; the top's is empty.
-    pub fn list_views(&self, _caller: &Caller, dir: &str) -> Vec<View> {
+    pub fn list_views(&self, caller: &Caller, dir: &str) -> Vec<View> {
         match dir {
             "" => {
-                let files = ["README.md", "PROTOCOL.md", EVENTS, REFUSALS, "trust.json", "tiers.json"];
-                files.map(View::file).into_iter().chain([View::dir("trust")]).collect()
+                let texts = Text::ALL.map(|(name, _)| View::file(name));
+                let files = [EVENTS, REFUSALS, "trust.json", "tiers.json"].map(View::file);
+                let dirs = ["trust", status::DIR].map(View::dir);
+                texts.into_iter().chain(files).chain(dirs).collect()
             }
+            status::DIR | status::PEERS => self.list_status(caller, dir),
+            archive::DIR => self.archive_views(dir),
+            dir if dir.starts_with("archive/") => self.archive_views(dir),
             "trust" => self.stored_views(dir, |name| name.ends_with(".card.json")),
             _ => Vec::new(),
         }
@@ -104,12 +113,17 @@ impl Exchange {
     /// # Errors
     /// ENOENT for what is not there (any more); the disk's.
     fn content(&self, caller: &Caller, view: &View) -> io::Result<Content> {
-        let fixed = |text: &str| Ok(Content::Text { text: text.to_owned(), changed: self.started });
+        if let Some((_, text)) = Text::ALL.into_iter().find(|(name, _)| *name == view.path()) {
+            return Ok(Content::Text { text: self.text(caller, text), changed: self.started });
+        }
+        let made_now = |text| Content::Text { text, changed: SystemTime::now() };
         match view.path() {
-            "README.md" => fixed(README),
-            "PROTOCOL.md" => fixed(PROTOCOL),
-            "tiers.json" => Ok(Content::Text { text: self.tiers(), changed: SystemTime::now() }),
+            "tiers.json" => Ok(made_now(self.tiers())),
             REFUSALS => Ok(Content::Open(self.refusals.view(&self.actor(caller))?)),
+            path if path.starts_with("status/") => {
+                let text = self.status_text(caller, path);
+                Ok(made_now(text.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?))
+            }
             _ => Ok(Content::Stored),
         }
     }

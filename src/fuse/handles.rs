@@ -1,11 +1,11 @@
 //! What is open: the handles the kernel holds, and the backing file that all opens of one inode must share.
 
 use super::tree::Listed;
-use crate::exchange::Reading;
 use crate::exchange::files::OpenFile;
 use crate::exchange::handoffs::DraftWriter;
 use crate::exchange::logs::LogWriter;
 use crate::exchange::views::ViewReader;
+use crate::exchange::{Reading, same_process};
 use fuser::BackingId;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -28,7 +28,14 @@ pub(super) enum Handle {
     /// A draft of a handoff.
     Draft(DraftWriter),
     /// A read-only file that the exchange makes.
-    View(ViewReader),
+    View {
+        /// Its bytes.
+        reader: ViewReader,
+        /// Its inode number.
+        inode: u64,
+        /// The thread that opened it.
+        opener: u32,
+    },
     /// An ordinary file or a slot.
     File(OpenFile),
     /// A directory.
@@ -59,6 +66,20 @@ impl Handles {
 
     pub(super) fn get(&self, number: u64) -> Option<Arc<Handle>> {
         self.open.read().get(&number).cloned()
+    }
+
+    /// The length of the text that a process has open as inode `number`, its newest where it has several: the kernel
+    /// does not tell which descriptor an fstat is of, and a reader that asks for the size reads so much.
+    pub(super) fn text_len(&self, number: u64, process: u32) -> Option<u64> {
+        let open = self.open.read();
+        let texts = open.iter().filter_map(|(handle, open)| match &**open {
+            Handle::View { reader: ViewReader::Text(text), inode, opener } if *inode == number => {
+                Some((*handle, *opener, text.len() as u64))
+            }
+            _ => None,
+        });
+        let own = texts.filter(|(_, opener, _)| same_process(*opener, process));
+        own.max_by_key(|(handle, _, _)| *handle).map(|(_, _, len)| len)
     }
 
     pub(super) fn remove(&self, number: u64) -> Option<Arc<Handle>> {
@@ -147,10 +168,12 @@ mod tests {
     #[test]
     fn handles_left_open_are_found_when_the_mount_ends() {
         let handles = Handles::default();
-        let view = |text: &'static [u8]| Handle::View(ViewReader::Text(text.into()));
+        let view =
+            |text: &'static [u8]| Handle::View { reader: ViewReader::Text(text.into()), inode: 8, opener: 1 };
         let first = handles.add(view(b"a"));
-        let second = handles.add(view(b"b"));
+        let second = handles.add(view(b"bb"));
         assert_ne!(first, second);
+        assert_eq!((handles.text_len(8, 1), handles.text_len(9, 1)), (Some(2), None));
         assert!(handles.remove(first).is_some());
         assert!(handles.get(first).is_none());
         assert_eq!(handles.remove_all().len(), 1);

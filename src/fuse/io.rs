@@ -69,7 +69,8 @@ impl Mounted {
             Node::Dir { .. } => Err(Denied::os(libc::EISDIR)),
             Node::Log(log) => self.open_log(caller, &log, flags),
             Node::View { view, .. } => {
-                Ok(Opened::direct(Handle::View(self.exchange.open_view(caller, &view, flags)?), None))
+                let reader = self.exchange.open_view(caller, &view, flags)?;
+                Ok(Opened::direct(Handle::View { reader, inode: number, opener: caller.pid }, None))
             }
             Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
             Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
@@ -170,8 +171,8 @@ impl Mounted {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
             Handle::Reader { file, .. } => Ok(read_at(file, offset, size)?),
-            Handle::View(ViewReader::Text(text)) => Ok(slice(text, offset, size)),
-            Handle::View(ViewReader::Growing(file)) => Ok(read_at(file, offset, size)?),
+            Handle::View { reader: ViewReader::Text(text), .. } => Ok(slice(text, offset, size)),
+            Handle::View { reader: ViewReader::Growing(file), .. } => Ok(read_at(file, offset, size)?),
             Handle::Draft(draft) => Ok(draft.read(offset, size)),
             Handle::File(open) => self.exchange.files().read(open, offset, size),
             Handle::LogWriter(_) => Err(bad_handle()),
@@ -194,7 +195,7 @@ impl Mounted {
             Handle::LogWriter(writer) => writer.write(caller, offset, append, data),
             Handle::Draft(draft) => draft.write(caller, offset, append, data),
             Handle::File(open) => self.exchange.files().write(caller, open, offset, append, data),
-            Handle::Reader { .. } | Handle::View(_) | Handle::Directory(_) => Err(bad_handle()),
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Err(bad_handle()),
         }
     }
 
@@ -204,7 +205,7 @@ impl Mounted {
             Handle::LogWriter(writer) => writer.flush(caller),
             Handle::Draft(draft) => draft.flush(caller),
             Handle::File(open) => self.exchange.files().flush(caller, open),
-            Handle::Reader { .. } | Handle::View(_) | Handle::Directory(_) => Ok(()),
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Ok(()),
         }
     }
 
@@ -212,10 +213,14 @@ impl Mounted {
         let handle = self.handles.get(handle).ok_or_else(bad_handle)?;
         match &*handle {
             Handle::LogWriter(writer) => writer.fsync(),
-            Handle::Reader { file, .. } | Handle::View(ViewReader::Growing(file)) => Ok(file.sync_data()?),
+            Handle::Reader { file, .. } | Handle::View { reader: ViewReader::Growing(file), .. } => {
+                Ok(file.sync_data()?)
+            }
             Handle::File(open) => self.exchange.files().fsync(caller, open, data_only),
             // A draft is nothing yet that could be lost; publishing it is what must last.
-            Handle::Draft(_) | Handle::View(ViewReader::Text(_)) | Handle::Directory(_) => Ok(()),
+            Handle::Draft(_) | Handle::View { reader: ViewReader::Text(_), .. } | Handle::Directory(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -232,7 +237,7 @@ impl Mounted {
             Handle::LogWriter(writer) => writer.release(),
             Handle::Draft(draft) => draft.release(),
             Handle::File(open) => self.exchange.files().release(open),
-            Handle::Reader { .. } | Handle::View(_) | Handle::Directory(_) => {}
+            Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => {}
         }
     }
 

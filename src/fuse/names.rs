@@ -85,7 +85,12 @@ impl Mounted {
 
     pub(super) fn attributes(&self, caller: &Caller, number: u64) -> Outcome<(Node, Attr)> {
         let node = self.node(number)?;
-        let attr = tree::attr(&self.exchange, caller, &node)?;
+        let mut attr = tree::attr(&self.exchange, caller, &node)?;
+        if let Node::View { .. } = node
+            && let Some(len) = self.handles.text_len(number, caller.pid)
+        {
+            (attr.size, attr.blocks) = (len, len.div_ceil(512));
+        }
         Ok((node, attr))
     }
 

@@ -2,7 +2,7 @@
 
 use super::{LogBytes, Stat, Store};
 use rustix::fs::{AtFlags, CWD, RenameFlags};
-use std::fs::{DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{DirBuilder, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -45,17 +45,11 @@ impl Store for LocalStore {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.at(dir))? {
-            let entry = entry?;
-            if entry.file_type()?.is_file()
-                && let Ok(name) = entry.file_name().into_string()
-            {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        names_in(&self.at(dir), |kind| kind.is_file())
+    }
+
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>> {
+        names_in(&self.at(dir), |kind| kind.is_dir())
     }
 
     fn open(&self, path: &str) -> io::Result<File> {
@@ -103,19 +97,27 @@ impl Store for LocalStore {
         std::fs::remove_file(self.at(path))
     }
 
+    fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
+        make_dir(&self.at(path), mode)
+    }
+
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         File::open(self.at(dir))?.sync_all()
     }
 }
 
-impl LocalStore {
-    /// Makes a directory with this mode, and its parents, where absent.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn make_dir(&self, path: &str, mode: u32) -> io::Result<()> {
-        make_dir(&self.at(path), mode)
+fn names_in(dir: &Path, is_wanted: impl Fn(FileType) -> bool) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if is_wanted(entry.file_type()?)
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
     }
+    names.sort();
+    Ok(names)
 }
 
 fn make_dir(path: &Path, mode: u32) -> io::Result<()> {

@@ -103,6 +103,12 @@ pub trait Store: Send + Sync {
     /// The disk's.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
 
+    /// The names of the directories in a directory, sorted.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>>;
+
     /// Opens a file for reading.
     ///
     /// # Errors
@@ -138,6 +144,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// The disk's.
     fn remove(&self, path: &str) -> io::Result<()>;
+
+    /// Makes a directory with this mode, and its parents, where absent.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn make_dir(&self, path: &str, mode: u32) -> io::Result<()>;
 
     /// Makes the names in a directory durable.
     ///

@@ -193,6 +193,7 @@ impl Exchange {
         }
         self.drop_stale_drafts(now);
         self.tick();
+        self.archive_if_due(self.now());
         moved
     }
 

@@ -51,7 +51,7 @@ pub(in crate::exchange) struct Stamp {
     pub at: Timestamp,
 }
 
-/// What a write did: the log that it was for, the logs that got copies, and where each one ends now.
+/// What a write did: the log that it was for, the logs that got copies, and the position of each one's end.
 pub(super) struct Committed {
     source: (Arc<Log>, u64),
     copies: Vec<(Arc<Log>, u64)>,
@@ -133,7 +133,10 @@ impl Exchange {
     /// The disk's.
     pub(in crate::exchange) fn settle_copies(&self) -> io::Result<()> {
         for log in self.open_logs() {
-            let end = log.tail.lock().unrecorded.back().map(|last| last.end);
+            let end = {
+                let tail = log.tail.lock();
+                tail.unrecorded.back().map(|last| tail.cut + last.end)
+            };
             if let Some(end) = end {
                 log.settle(self, end, self.durability)?;
             }
@@ -263,7 +266,7 @@ fn check_replay(log: &Log, tail: &Tail, admitted: &[Admitted]) -> Result<(), Ref
 }
 
 impl Log {
-    /// Appends at the end. The caller has found that nothing in it is a replay.
+    /// Appends at the end and returns the new position. The caller has found that nothing in it is a replay.
     fn put(&self, tail: &mut Tail, block: &Block, stamp: &Stamp) -> io::Result<u64> {
         let start = tail.len;
         self.bytes.append_at(start, &block.bytes)?;
@@ -280,7 +283,7 @@ impl Log {
             end: tail.len,
             sha256: block.sha256,
         });
-        Ok(tail.len)
+        Ok(tail.position())
     }
 }
 
@@ -299,6 +302,6 @@ impl Admitted {
 }
 
 /// What identifies a line that is no message: sha256 of its canonical form.
-pub(super) fn id_of_object(object: json::Object) -> ShortId {
+pub(in crate::exchange) fn id_of_object(object: json::Object) -> ShortId {
     short(&Sha256::digest(canonical::utf8(&json::Value::Object(object))).into())
 }

@@ -2,12 +2,14 @@
 
 use super::LogName;
 use crate::exchange::Exchange;
+use crate::exchange::archive::ArchiveFile;
 use crate::exchange::replay::{ReplayIndex, ShortId, short};
 use crate::rules::{Refusal, Rule};
 use crate::store::LogBytes;
 use crate::wire::json::{Object, ObjectStream, StreamedObject};
 use crate::wire::message::Message;
 use std::io;
+use std::path::PathBuf;
 
 impl Exchange {
     /// The ids of a log's first `len` bytes, from its index as far as that goes.
@@ -17,15 +19,40 @@ impl Exchange {
         bytes: &dyn LogBytes,
         len: u64,
     ) -> io::Result<ReplayIndex> {
-        let file = format!("{}.ids", name.path().replace('/', "%2F"));
-        let mut ids = ReplayIndex::open(&self.layout.index().join(file), len)?;
+        let path = name.path();
+        let mut ids = self.index_of(&path, bytes, len)?;
+        for archive in self.events.archives_of(&path) {
+            ids.absorb(self.index_of_archive(&archive)?);
+        }
+        Ok(ids)
+    }
+
+    /// Where the index of a log or an archive lies.
+    pub(in crate::exchange) fn index_file(&self, path: &str) -> PathBuf {
+        self.layout.index().join(format!("{}.ids", path.replace('/', "%2F")))
+    }
+
+    fn index_of(&self, path: &str, bytes: &dyn LogBytes, len: u64) -> io::Result<ReplayIndex> {
+        let mut ids = ReplayIndex::open(&self.index_file(path), len)?;
         if !ends_with_the_indexed_line(bytes, &ids)? {
-            tracing::warn!(log = name.path(), "the replay index is of another log; it is rebuilt");
+            tracing::warn!(path, "the replay index is of another log; it is rebuilt");
             ids.clear()?;
         }
         index_lines(bytes, &mut ids, len)?;
         ids.flush()?;
         Ok(ids)
+    }
+
+    /// The ids in an archive. Its file may have been moved to other storage, if its index is whole.
+    fn index_of_archive(&self, archive: &ArchiveFile) -> io::Result<ReplayIndex> {
+        match self.store.open_log(&archive.path, false) {
+            Ok(bytes) => self.index_of(&archive.path, &*bytes, archive.bytes.min(bytes.len()?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let ids = ReplayIndex::open(&self.index_file(&archive.path), archive.bytes)?;
+                if ids.end() == archive.bytes { Ok(ids) } else { Err(error) }
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -6,15 +6,17 @@
 mod admit;
 mod deliver;
 mod lines;
+mod rotate;
 mod seal;
 mod writer;
 
-pub(super) use deliver::Stamp;
+pub(super) use deliver::{Stamp, id_of_object};
 pub(super) use lines::for_each_line;
+pub(super) use rotate::{Archived, hash_of, temp_path};
 pub use writer::LogWriter;
 
 use super::commit::GroupCommit;
-use super::events::{hex, members};
+use super::events::{Members, hex, members};
 use super::replay::ReplayIndex;
 use super::{Attempt, Attr, Caller, Denied, Durability, Exchange, NodeKind, Outcome, Reading};
 use crate::rules;
@@ -46,6 +48,9 @@ pub(super) struct Log {
 
 struct Tail {
     len: u64,
+    /// Bytes that were archived since the log was opened. Durability counts in positions, which never go
+    /// back: these and the log's own.
+    cut: u64,
     ids: ReplayIndex,
     unrecorded: VecDeque<Accepted>,
 }
@@ -163,7 +168,7 @@ impl Exchange {
         let bytes = self.store.open_log(&path, true)?;
         let len = bytes.len()?;
         let ids = self.index_up_to(name, &*bytes, len)?;
-        let tail = Mutex::new(Tail { len, ids, unrecorded: VecDeque::new() });
+        let tail = Mutex::new(Tail { len, cut: 0, ids, unrecorded: VecDeque::new() });
         let log = Arc::new(Log {
             name: name.clone(),
             path,
@@ -181,31 +186,41 @@ impl Exchange {
     }
 }
 
+impl Tail {
+    fn position(&self) -> u64 {
+        self.cut + self.len
+    }
+}
+
+impl Accepted {
+    /// The members of its event.
+    fn members(&self, log: &str) -> Members {
+        members! {
+            "log": log, "by": self.stamp.by.as_str(), "order": self.stamp.order, "lines": self.lines,
+            "start": self.start, "end": self.end, "sha256": hex(&self.sha256),
+        }
+    }
+}
+
 impl Log {
-    /// Makes the log durable up to `end` as `durability` asks, and writes the events that cover it.
+    /// Makes the log durable up to a position as `durability` asks, and writes the events that cover it.
     fn settle(&self, exchange: &Exchange, end: u64, durability: Durability) -> io::Result<()> {
         if durability == Durability::Commit {
-            self.commit.wait(end, || self.tail.lock().len, || self.bytes.sync())?;
+            self.commit.wait(end, || self.tail.lock().position(), || self.bytes.sync())?;
         }
         self.record(exchange, end);
         Ok(())
     }
 
-    /// Writes the events of accepted bytes up to `end`. Where that fails, the bytes stay queued.
+    /// Writes the events of accepted bytes up to a position. Where that fails, the bytes stay queued.
     fn record(&self, exchange: &Exchange, end: u64) {
         let _order = self.recorder.lock();
         loop {
             let (stamp, members) = {
                 let tail = self.tail.lock();
                 match tail.unrecorded.front() {
-                    Some(accepted) if accepted.end <= end => {
-                        let stamp = accepted.stamp.clone();
-                        let members = members! {
-                            "log": self.path.as_str(), "by": stamp.by.as_str(), "order": stamp.order,
-                            "lines": accepted.lines, "start": accepted.start, "end": accepted.end,
-                            "sha256": hex(&accepted.sha256),
-                        };
-                        (stamp, members)
+                    Some(accepted) if tail.cut + accepted.end <= end => {
+                        (accepted.stamp.clone(), accepted.members(&self.path))
                     }
                     _ => return,
                 }
@@ -223,7 +238,7 @@ impl Log {
         let end = {
             let mut tail = self.tail.lock();
             tail.ids.flush()?;
-            tail.len
+            tail.position()
         };
         self.settle(exchange, end, Durability::Commit)
     }

@@ -174,7 +174,7 @@ impl LogWriter {
     /// # Errors
     /// The disk's.
     pub fn fsync(&self) -> Outcome<()> {
-        let end = self.log.tail.lock().len;
+        let end = self.log.tail.lock().position();
         Ok(self.log.settle(&self.exchange, end, Durability::Commit)?)
     }
 

@@ -31,6 +31,17 @@ pub(super) struct LogHistory {
     pub end: u64,
 }
 
+/// An archive that the events tell of.
+#[derive(Debug)]
+pub(super) struct KnownArchive {
+    /// Its path in the tree.
+    pub path: String,
+    /// What the events said of the log until then.
+    pub history: LogHistory,
+    /// Of the whole file.
+    pub sha256: [u8; 32],
+}
+
 /// What the events say of one handoff.
 #[derive(Debug, Clone)]
 pub(super) struct KnownHandoff {
@@ -50,6 +61,8 @@ pub(super) struct Chain {
     seq: u64,
     prev: Option<[u8; 32]>,
     logs: BTreeMap<String, LogHistory>,
+    /// By log, oldest first.
+    archives: BTreeMap<String, Vec<KnownArchive>>,
     /// By directory and name.
     pub handoffs: BTreeMap<(String, String), KnownHandoff>,
     /// The ids of all handoffs that were ever published.
@@ -78,6 +91,14 @@ impl Chain {
     /// The logs that the events tell of.
     pub fn logs(&self) -> impl Iterator<Item = &String> {
         self.logs.keys()
+    }
+    /// The archives of a log, oldest first.
+    pub fn archives(&self, log: &str) -> &[KnownArchive] {
+        self.archives.get(log).map_or(&[], Vec::as_slice)
+    }
+    /// Whether an event tells of an archive at this path.
+    pub fn has_archive(&self, path: &str) -> bool {
+        self.archives.values().flatten().any(|archive| archive.path == path)
     }
 
     /// Reads the events that have been added since the last time.
@@ -177,6 +198,18 @@ impl Chain {
                 }
                 log.end = segment.end;
                 log.segments.push(segment);
+            }
+            "archived" => {
+                let (path, bytes) = (text("to")?.to_owned(), number("bytes")?);
+                let history = std::mem::take(self.logs.entry(text("log")?.to_owned()).or_default());
+                if history.end != bytes {
+                    let problem =
+                        format!("it archives {bytes} bytes, but the events before it cover {}", history.end);
+                    faults.add(FILE, Some(self.lines), CHAIN, problem);
+                }
+                let sha256 = unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?;
+                let archive = KnownArchive { path, history, sha256 };
+                self.archives.entry(text("log")?.to_owned()).or_default().push(archive);
             }
             "truncated" => {
                 let log = self.logs.entry(text("log")?.to_owned()).or_default();

@@ -4,6 +4,7 @@ use super::chain::{Chain, KnownHandoff};
 use super::{Faults, Setting};
 use crate::exchange::handoffs::State;
 use crate::rules::Refusal;
+use crate::rules::archive::parse_year;
 use crate::rules::handoff::REASON;
 use crate::wire::handoff::Handoff;
 use crate::wire::json::{self, Value};
@@ -40,6 +41,10 @@ pub(super) fn check(setting: &Setting<'_>, chain: &Chain, faults: &mut Faults) -
         let (dir, name) = place;
         let file = format!("{dir}/{name}");
         let bytes = match fs::symlink_metadata(setting.layout.tree(&file)) {
+            // A year of archived logs.
+            Ok(meta) if meta.is_dir() && dir == State::Archived.dir() && parse_year(name).is_some() => {
+                continue;
+            }
             Ok(meta) if !meta.is_file() => {
                 faults.add(file, None, "added", "no handoff and no reason: only files belong here");
                 continue;

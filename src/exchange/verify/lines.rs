@@ -3,8 +3,9 @@
 
 use super::{Faults, Setting};
 use crate::exchange::config::Config;
-use crate::exchange::logs::LogName;
+use crate::exchange::logs::{LogName, id_of_object};
 use crate::rules::{Refusal, Rule};
+use crate::wire::decision::Decision;
 use crate::wire::json::{self, JsonError, JsonErrorKind, Value};
 use crate::wire::message::Message;
 use crate::wire::name::AgentName;
@@ -23,37 +24,59 @@ const MAX_LINE: u64 = 64 << 20;
 /// Half of a message's id: enough to tell messages apart, at half the memory.
 pub(in crate::exchange) type ShortId = [u8; 16];
 
-/// Checks every line; returns how many there are.
-pub(super) fn check(setting: &Setting<'_>, path: &str, file: &File, faults: &mut Faults) -> io::Result<u64> {
-    let log = LogName::parse(path, |agent| setting.config.agents.contains_key(agent));
-    let only_author = log.as_ref().and_then(LogName::only_writer);
-    let mut reader = BufReader::with_capacity(256 * 1024, file);
-    let mut seen: HashMap<ShortId, u64> = HashMap::new();
-    let mut number = 0;
-    loop {
-        let (batch, torn) = read_batch(&mut reader)?;
-        for result in check_batch(setting, only_author, &batch) {
-            number += 1;
-            match result {
-                Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
-                Ok(id) => {
-                    if let Some(first) = seen.insert(id, number) {
-                        let problem = format!("the same message as in line {first}");
-                        faults.add(path, Some(number), Rule::Replay.name(), problem);
-                    }
+/// The lines of one log, in its archives and in itself.
+pub(super) struct Lines<'a> {
+    setting: &'a Setting<'a>,
+    log: Option<LogName>,
+    /// By message: the file, as an index into `files`, and the line that it stands in.
+    seen: HashMap<ShortId, (u32, u64)>,
+    files: Vec<String>,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl<'a> Lines<'a> {
+    pub fn new(setting: &'a Setting<'a>, log: &str) -> Self {
+        let log = LogName::parse(log, |agent| setting.config.agents.contains_key(agent));
+        Lines { setting, log, seen: HashMap::new(), files: Vec::new(), count: 0 }
+    }
+
+    /// Checks every line of one file.
+    pub fn check(&mut self, path: &str, file: &File, faults: &mut Faults) -> io::Result<()> {
+        self.files.push(path.to_owned());
+        let mut reader = BufReader::with_capacity(256 * 1024, file);
+        let mut number = 0;
+        loop {
+            let (batch, torn) = read_batch(&mut reader)?;
+            for result in check_batch(self.setting, self.log.as_ref(), &batch) {
+                number += 1;
+                match result {
+                    Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
+                    Ok(id) => self.check_replay(id, path, number, faults),
                 }
             }
-        }
-        if let Some(length) = torn {
-            // A daemon that is at work is about to finish it.
-            if !setting.live {
-                let problem = format!("the last line is torn after {length} bytes");
-                faults.add_mendable(path, Some(number + 1), "torn", problem);
+            if let Some(length) = torn {
+                // A daemon that is at work is about to finish it.
+                if !self.setting.live {
+                    let problem = format!("the last line is torn after {length} bytes");
+                    faults.add_mendable(path, Some(number + 1), "torn", problem);
+                }
             }
-            return Ok(number);
+            if batch.is_empty() || torn.is_some() {
+                self.count += number;
+                return Ok(());
+            }
         }
-        if batch.is_empty() {
-            return Ok(number);
+    }
+
+    fn check_replay(&mut self, id: ShortId, path: &str, number: u64, faults: &mut Faults) {
+        let here = self.files.len() as u32 - 1;
+        if let Some((file, first)) = self.seen.insert(id, (here, number)) {
+            let problem = match self.files.get(file as usize).filter(|_| file != here) {
+                Some(other) => format!("the same message as in {other}, line {first}"),
+                None => format!("the same message as in line {first}"),
+            };
+            faults.add(path, Some(number), Rule::Replay.name(), problem);
         }
     }
 }
@@ -80,12 +103,15 @@ fn read_batch(reader: &mut impl BufRead) -> io::Result<(Vec<Vec<u8>>, Option<usi
 
 fn check_batch(
     setting: &Setting<'_>,
-    only_author: Option<&AgentName>,
+    log: Option<&LogName>,
     batch: &[Vec<u8>],
 ) -> Vec<Result<ShortId, Refusal>> {
-    let check = |lines: &[Vec<u8>]| -> Vec<_> {
-        lines.iter().map(|line| check_line(setting.config, &setting.history, only_author, line)).collect()
+    let only_author = log.and_then(LogName::only_writer);
+    let check_one = |line: &Vec<u8>| match log {
+        Some(LogName::Decisions) => check_decision(line),
+        _ => check_line(setting.config, &setting.history, only_author, line),
     };
+    let check = |lines: &[Vec<u8>]| -> Vec<_> { lines.iter().map(check_one).collect() };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batch.len().div_ceil(cores);
     if cores == 1 || share < 16 {
@@ -104,6 +130,30 @@ fn check_batch(
     })
 }
 
+fn problem(refusal: Refusal, what: String) -> Refusal {
+    Refusal { advice: what, ..refusal }
+}
+
+fn parse_object(line: &[u8]) -> Result<json::Object, Refusal> {
+    match json::parse(line) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => {
+            let error = JsonError { kind: JsonErrorKind::NotAnObject, at: 0 };
+            Err(problem(error.clone().into(), error.to_string()))
+        }
+        Err(e) => Err(problem(e.clone().into(), e.to_string())),
+    }
+}
+
+/// The id of an entry of decisions.jsonl. Messages among them are from before the exchange entered decisions itself.
+fn check_decision(line: &[u8]) -> Result<ShortId, Refusal> {
+    let object = parse_object(line)?;
+    if Message::from_object(object.clone()).is_err() {
+        Decision::from_object(&object).map_err(|e| Refusal::new(Rule::Schema, e.to_string()))?;
+    }
+    Ok(id_of_object(object))
+}
+
 /// The id of a stored line that is right. `history`: see [`TrustList::as_history`]. The clock has no say.
 pub(in crate::exchange) fn check_line(
     config: &Config,
@@ -111,15 +161,7 @@ pub(in crate::exchange) fn check_line(
     only_author: Option<&AgentName>,
     line: &[u8],
 ) -> Result<ShortId, Refusal> {
-    let problem = |refusal: Refusal, what: String| Refusal { advice: what, ..refusal };
-    let object = match json::parse(line) {
-        Ok(Value::Object(object)) => object,
-        Ok(_) => {
-            let error = JsonError { kind: JsonErrorKind::NotAnObject, at: 0 };
-            return Err(problem(error.clone().into(), error.to_string()));
-        }
-        Err(e) => return Err(problem(e.clone().into(), e.to_string())),
-    };
+    let object = parse_object(line)?;
     let message = Message::from_object(object).map_err(|e| problem(e.clone().into(), e.to_string()))?;
     if let Some(author) = only_author.filter(|author| **author != message.from) {
         let what = format!("from is {}, but only {author} appends to this log", message.from);

@@ -1,10 +1,11 @@
 //! The logs: is each one, byte for byte, what the events say was appended?
 
-use super::chain::{Chain, LogHistory, Segment};
+use super::chain::{Chain, KnownArchive, LogHistory, Segment};
 use super::lines;
 use super::{Faults, Setting, count};
 use crate::exchange::layout::Layout;
-use crate::rules::Rule;
+use crate::exchange::logs::temp_path;
+use crate::rules::{Rule, archive};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -31,33 +32,93 @@ pub(super) fn find(layout: &Layout, chain: &Chain) -> BTreeSet<String> {
     logs
 }
 
-/// Checks one log against its events and each of its lines by itself. Returns how many lines it has.
-pub(super) fn check(
+/// Checks one log, with its archives, against its events and each of its lines by itself. Returns how many
+/// lines it has.
+pub(super) fn check(setting: &Setting<'_>, path: &str, chain: &Chain, faults: &mut Faults) -> u64 {
+    let mut lines = lines::Lines::new(setting, path);
+    for archive in chain.archives(path) {
+        check_file(setting, &archive.path, Some(&archive.history), &mut lines, faults);
+    }
+    let history = chain.log(path);
+    let last = chain.archives(path).last();
+    if last.is_some_and(|last| is_not_cut(setting, path, history, last)) {
+        let problem = "still holds what is archived already: a crash interrupted the archive";
+        faults.add_mendable(path, Some(1), "uncovered", problem);
+    } else {
+        check_file(setting, path, history, &mut lines, faults);
+    }
+    lines.count
+}
+
+fn check_file(
     setting: &Setting<'_>,
     path: &str,
     history: Option<&LogHistory>,
+    lines: &mut lines::Lines<'_>,
     faults: &mut Faults,
-) -> u64 {
-    let try_check = |faults: &mut Faults| -> io::Result<u64> {
+) {
+    let no_history = LogHistory::default();
+    let mut try_check = |faults: &mut Faults| -> io::Result<()> {
         let file = setting.layout.tree(path);
         if !std::fs::symlink_metadata(&file)?.is_file() {
             return Err(io::Error::other("not a regular file"));
         }
         let file = File::open(file)?;
-        check_coverage(setting, path, &file, history.unwrap_or(&LogHistory::default()), faults)?;
-        lines::check(setting, path, &file, faults)
+        let history = history.unwrap_or(&no_history);
+        check_coverage(setting, path, &file, history, faults)?;
+        lines.check(path, &file, faults)
     };
     match try_check(faults) {
-        Ok(lines) => lines,
+        Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             if history.is_some_and(|h| !h.segments.is_empty()) {
-                faults.add(path, None, "missing", "the log is gone, but events tell of lines in it");
+                let part = setting.layout.tree(&temp_path(path)).exists();
+                let add = if part { Faults::add_mendable } else { Faults::add };
+                add(faults, path, None, "missing", "the file is gone, but events tell of lines in it");
             }
-            0
         }
-        Err(e) => {
-            faults.add(path, None, "unreadable", e.to_string());
-            0
+        Err(e) => faults.add(path, None, "unreadable", e.to_string()),
+    }
+}
+
+/// Whether a crash came between a log's last archive and its cut.
+fn is_not_cut(setting: &Setting<'_>, path: &str, history: Option<&LogHistory>, last: &KnownArchive) -> bool {
+    let Ok(file) = File::open(setting.layout.tree(path)) else { return false };
+    let size = file.metadata().map_or(0, |meta| meta.len());
+    let mut hash = Sha256::new();
+    history.is_none_or(|history| history.segments.is_empty())
+        && size == last.history.end
+        && each_block(&file, 0, size, |block| hash.update(block)).is_ok()
+        && <[u8; 32]>::from(hash.finalize()) == last.sha256
+}
+
+/// Files in the archive that no event tells of.
+pub(super) fn check_archive(setting: &Setting<'_>, chain: &Chain, faults: &mut Faults) {
+    let layout = setting.layout;
+    let names = |dir: &str| -> Vec<(String, bool)> {
+        let entries = std::fs::read_dir(layout.tree(dir)).into_iter().flatten().flatten();
+        let name = |entry: std::fs::DirEntry| {
+            let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            (format!("{dir}/{}", entry.file_name().to_string_lossy()), is_dir)
+        };
+        entries.map(name).collect()
+    };
+    let years = names(archive::DIR)
+        .into_iter()
+        .filter(|(dir, is_dir)| *is_dir && dir.rsplit('/').next().and_then(archive::parse_year).is_some());
+    let mut dirs: Vec<String> = years.map(|(dir, _)| dir).collect();
+    while let Some(dir) = dirs.pop() {
+        for (path, is_dir) in names(&dir) {
+            if is_dir {
+                dirs.push(path);
+            } else if path.ends_with(".part") {
+                // A daemon may be at it.
+                if !setting.live {
+                    faults.add_mendable(path, None, "added", "an archive that a crash interrupted");
+                }
+            } else if !chain.has_archive(&path) {
+                faults.add(path, None, "added", "no event put an archive here: added behind the mount");
+            }
         }
     }
 }
@@ -102,7 +163,7 @@ fn check_coverage(
         (next, at, line) = (next + again.segments, at + again.bytes, line + again.lines);
     }
     // What a daemon is appending gets its event in a moment.
-    if at < size && !setting.live {
+    if at < size && (!setting.live || path.starts_with(archive::DIR)) {
         let rest = size - at;
         let problem =
             format!("{rest} bytes from here to the end have no event: added behind the mount, or a crash");
