@@ -45,7 +45,8 @@ impl Exchange {
             // First the event: a start folds it again, and without it would have the proposal open once more.
             let members = members! {"correlation_id": thread, "accept": accept, "order": order};
             let end = self.events.append(at, "decision-settled", &members);
-            let end = end.map_err(|e| format!("events.jsonl could not be written, so nothing was settled: {e}"))?;
+            let end =
+                end.map_err(|e| format!("events.jsonl could not be written, so nothing was settled: {e}"))?;
             ledger.conversation.proposals = proposals;
             ledger.pending.extend(effects);
             end
@@ -82,7 +83,8 @@ impl Exchange {
             let order = ledger.next_order();
             let members = members! {"incident": mode.incident.id, "order": order};
             let end = self.events.append(self.now(), "safe-mode-cleared", &members);
-            let end = end.map_err(|e| format!("events.jsonl could not be written, so safe mode stays: {e}"))?;
+            let end =
+                end.map_err(|e| format!("events.jsonl could not be written, so safe mode stays: {e}"))?;
             ledger.conversation.incidents.clear_safe_mode();
             end
         };

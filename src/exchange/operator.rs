@@ -1,7 +1,7 @@
 //! What the operator asks of an exchange, whether its daemon runs or not.
 
-use super::{Actor, Exchange};
 use super::events::members;
+use super::{Actor, Exchange};
 use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use base64::Engine;
