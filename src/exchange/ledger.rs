@@ -68,12 +68,6 @@ impl Exchange {
         }
     }
 
-    /// Takes over what follows from an operator's act.
-    pub(super) fn add_effects(&self, effects: Vec<Effect>) {
-        self.ledger.lock().pending.extend(effects);
-        self.carry_out_pending();
-    }
-
     /// Every effect may be carried out twice.
     fn carry_out(&self, effect: &Effect) -> Result<(), String> {
         match effect {

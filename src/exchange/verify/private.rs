@@ -50,7 +50,7 @@ pub(super) fn check_modes(layout: &Layout, faults: &mut Faults) {
             }
         }
     }
-    for open in ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials", "trust"] {
+    for open in ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials", "send", "trust"] {
         if let Ok(meta) = fs::metadata(layout.tree(open))
             && meta.mode() & 0o022 != 0
         {
