@@ -38,14 +38,15 @@ impl Exchange {
             let at = self.now();
             ledger.tick(at);
             let mut conversation = ledger.conversation.clone();
-            let thread = conversation.proposals.all().find(|proposal| proposal.correlation_id == id || proposal.id == id);
+            let thread = conversation.proposals.find(id);
             let thread = thread.map_or_else(|| id.to_owned(), |proposal| proposal.correlation_id.clone());
             let effects = conversation.settle(&thread, accept, at)?;
             let order = ledger.next_order();
             // First the event: a start folds it again, and without it would have the proposal open once more.
             let members = members! {"correlation_id": thread, "accept": accept, "order": order};
             let end = self.events.append(at, "decision-settled", &members);
-            let end = end.map_err(|e| format!("events.jsonl could not be written, so nothing was settled: {e}"))?;
+            let end =
+                end.map_err(|e| format!("events.jsonl could not be written, so nothing was settled: {e}"))?;
             ledger.conversation = conversation;
             ledger.pending.extend(effects);
             end
@@ -84,7 +85,8 @@ impl Exchange {
             let order = ledger.next_order();
             let members = members! {"incident": mode.incident.id, "order": order};
             let end = self.events.append(at, "safe-mode-cleared", &members);
-            let end = end.map_err(|e| format!("events.jsonl could not be written, so safe mode stays: {e}"))?;
+            let end =
+                end.map_err(|e| format!("events.jsonl could not be written, so safe mode stays: {e}"))?;
             ledger.conversation.clear_safe_mode();
             end
         };

@@ -1,7 +1,7 @@
 //! What the operator asks of an exchange, whether its daemon runs or not.
 
-use super::{Actor, Exchange};
 use super::events::members;
+use super::{Actor, Exchange};
 use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use base64::Engine;
@@ -37,6 +37,13 @@ pub enum OperatorRequest {
     Archive {
         /// Under which year; this one where absent.
         year: Option<i16>,
+    },
+    /// Deletes refused bytes that were kept.
+    RefusalsClear {
+        /// Whose: an agent, `uid:<n>` or `operator`; everybody's where absent.
+        agent: Option<String>,
+        /// Only what was refused at least so many days ago.
+        older_than_days: Option<u32>,
     },
     /// Shows the slots of a profile (or of all).
     CredentialsStatus {
@@ -87,6 +94,9 @@ impl Exchange {
             OperatorRequest::SecretImport { a, b, secret } => self.import_secret(&a, &b, secret),
             OperatorRequest::KeyImport { agent, key } => self.import_key(&agent, key),
             OperatorRequest::Archive { year } => self.archive(year),
+            OperatorRequest::RefusalsClear { agent, older_than_days } => {
+                self.clear_refusals(agent.as_deref(), older_than_days)
+            }
             OperatorRequest::CredentialsStatus { profile } => self.credentials_status(profile.as_deref()),
             OperatorRequest::CredentialsAdopt { profile, slot, quarantine } => {
                 self.credentials_adopt(&profile, &slot, quarantine.as_deref())

@@ -199,6 +199,13 @@ impl Exchange {
         if self.find_view(caller, dir, name).is_some() {
             return format!("{path} is kept by the exchange and can only be read.");
         }
+        if dir == super::send::SEND || path == super::send::SEND {
+            return format!(
+                "In send/ there is one folder for each agent: {}. Write a file in one of them, send/<agent>/<name>.md, and \
+                 its text is sent to that agent.",
+                self.agent_names()
+            );
+        }
         if path.ends_with(".jsonl") {
             return format!(
                 "{path} is no log of this exchange. Its agents are {}; a log is inbox/<agent>.jsonl, \

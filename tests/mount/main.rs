@@ -9,6 +9,7 @@ mod common;
 mod clients;
 mod credentials;
 mod daemon;
+mod delivery;
 mod faults;
 mod handoffs;
 mod hostile;
