@@ -150,7 +150,10 @@ impl Exchange {
                 });
             }
         }
-        for name in self.list_logs() {
+        let mut logs = self.list_logs();
+        // What copies go to comes last, so that a line is found in the log that it was written to before.
+        logs.sort_by_key(LogName::takes_copies);
+        for name in logs {
             let path = name.path();
             let io_error = |error| OpenError::Io { file: self.layout.tree(&path), error };
             let Ok(stat) = self.store.stat(&path) else { continue };
@@ -236,7 +239,16 @@ impl Exchange {
                 },
             )?;
             let (log, by) = (path.as_str().into(), "recovery".into());
-            return Ok(Some(Appended { seq: u64::MAX, order, at, log, by, start: covered, end }));
+            return Ok(Some(Appended {
+                seq: u64::MAX,
+                order,
+                at,
+                log,
+                by,
+                start: covered,
+                end,
+                recovered: true,
+            }));
         }
         Ok(None)
     }

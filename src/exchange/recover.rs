@@ -73,9 +73,12 @@ impl Exchange {
         for_each_line(&*bytes, lines.start, lines.end, |line, _| {
             // A line that was edited behind the mount is for verify to tell of.
             let Some(line) = self.readmit(&source, line) else { return Ok(()) };
-            // A copy whose event a crash took looks like a line of its own.
-            if folded.insert(line.id) {
+            let is_new = folded.insert(line.id);
+            // A copy whose event a crash took looks like a line of its own: it is for the one inbox only.
+            if is_new || !(lines.recovered && source.takes_copies()) {
                 self.deliver_again(ledger, &source, &line, &stamp)?;
+            }
+            if is_new {
                 effects.extend(ledger.conversation.observe(&line.fact(lines.at), charter));
             }
             Ok(())
