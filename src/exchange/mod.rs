@@ -8,17 +8,22 @@ pub mod init;
 pub mod layout;
 pub mod logs;
 pub mod operator;
+pub mod send;
 
 pub mod verify;
 pub mod views;
 
 mod archive;
 mod commit;
+mod conversation_ops;
 mod credential_ops;
+mod drafts;
 mod events;
 mod heartbeat;
 mod ledger;
 pub mod open;
+mod process;
+mod quarantine;
 mod recover;
 mod refusals;
 mod replay;
@@ -43,6 +48,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
+pub(crate) use process::same_process;
 pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
@@ -240,6 +246,7 @@ pub struct Exchange {
     refusals: refusals::RefusalBook,
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
+    letters: send::Letters,
     files: OnceLock<files::Files>,
     unread: unread::Unread,
     attendance: heartbeat::Attendance,
@@ -309,17 +316,20 @@ impl Exchange {
         }
     }
 
-    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller.
+    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller; `quota` in its place where
+    /// no more bytes are kept for its actor.
     pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
         let actor = self.actor(caller);
         tracing::info!(
             actor = %actor, operation = attempt.operation, path = attempt.path, rule = refusal.rule.name(),
             "refused"
         );
-        if let Err(error) = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal) {
+        let told = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal);
+        let full = told.unwrap_or_else(|error| {
             tracing::error!(path = attempt.path, %error, "a refusal could not be recorded");
-        }
-        Denied::Refused(refusal)
+            None
+        });
+        Denied::Refused(full.unwrap_or(refusal))
     }
 
     /// Records what broke a rule; other errors pass.
@@ -446,7 +456,7 @@ impl files::Office for Exchange {
         self.refuse(caller, attempt, refusal)
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
-        self.refusals.keep_durably(self.now(), "removed", bytes)
+        self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)
     }
     fn event(
         &self,
@@ -475,17 +485,4 @@ pub fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
-}
-
-/// The process of a thread: its thread group. The thread's own id where /proc doesn't tell.
-fn process_of(thread: u32) -> u32 {
-    std::fs::read_to_string(format!("/proc/{thread}/status"))
-        .ok()
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()))
-        .unwrap_or(thread)
-}
-
-/// Whether two threads are of one process.
-pub(crate) fn same_process(a: u32, b: u32) -> bool {
-    a == b || process_of(a) == process_of(b)
 }

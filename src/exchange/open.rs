@@ -37,6 +37,7 @@ pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("rejected", 0o755),
     ("credentials", 0o755),
     ("trust", 0o755),
+    ("send", 0o755),
     ("private", 0o700),
     ("private/keys", 0o700),
     ("private/secrets", 0o700),
@@ -84,7 +85,7 @@ impl Exchange {
         }
         finish_moves(&local, &recent);
         let unread = Exchange::open_unread(&local, &config);
-        let refusals = RefusalBook::open(&root).map_err(io_at(layout.refusals()))?;
+        let refusals = RefusalBook::open(&root, config.quarantine_bytes).map_err(io_at(layout.refusals()))?;
         let exchange = Arc::new_cyclic(|this: &Weak<Exchange>| Exchange {
             this: this.clone(),
             layout: layout.clone(),
@@ -105,6 +106,7 @@ impl Exchange {
             refusals,
             logs: Logs::default(),
             handoffs: OnceLock::new(),
+            letters: super::send::Letters::default(),
             files: OnceLock::new(),
             unread,
             attendance: super::heartbeat::Attendance::default(),
@@ -128,6 +130,7 @@ impl Exchange {
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
         exchange.fold(known_order, &appends, &recent)?;
+        exchange.finish_letters();
         Ok(exchange)
     }
 
@@ -214,8 +217,11 @@ impl Exchange {
         if !lost.is_empty() {
             // A torn tail is simply cut. Where something else stood between good lines, they move up, and
             // the whole tail is kept in case of a second crash right here.
-            let quarantine =
-                self.refusals.keep_durably(self.now(), "torn", if only_torn { &lost } else { &tail })?;
+            let quarantine = self.refusals.quarantine.keep_durably(
+                self.now(),
+                "torn",
+                if only_torn { &lost } else { &tail },
+            )?;
             tracing::warn!(path, bytes = lost.len(), quarantine, "a torn or unverifiable tail was taken out");
             if !only_torn {
                 bytes.rewrite_at(covered, &kept)?;
@@ -264,7 +270,7 @@ impl Exchange {
                 let refusal = Refusal::new(Rule::Partial, advice);
                 match self.refusals.record(self.now(), &self.actor(&operator), &operator, &attempt, &refusal)
                 {
-                    Ok(()) => drop(self.store.remove(&path)),
+                    Ok(_) => drop(self.store.remove(&path)),
                     // The next start finds it again.
                     Err(error) => {
                         tracing::warn!(path, %error, "an unpublished handoff could not be put aside")

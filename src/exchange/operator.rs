@@ -1,7 +1,7 @@
 //! What the operator asks of an exchange, whether its daemon runs or not.
 
-use super::Exchange;
 use super::events::members;
+use super::{Actor, Exchange};
 use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use base64::Engine;
@@ -38,6 +38,13 @@ pub enum OperatorRequest {
         /// Under which year; this one where absent.
         year: Option<i16>,
     },
+    /// Deletes refused bytes that were kept.
+    RefusalsClear {
+        /// Whose: an agent, `uid:<n>` or `operator`; everybody's where absent.
+        agent: Option<String>,
+        /// Only what was refused at least so many days ago.
+        older_than_days: Option<u32>,
+    },
     /// Shows the slots of a profile (or of all).
     CredentialsStatus {
         /// Profile name.
@@ -59,6 +66,21 @@ pub enum OperatorRequest {
         /// Slot name.
         slot: String,
     },
+    /// Shows the decisions, and how every proposal stands that is none.
+    DecisionsList,
+    /// Settles a proposal that its owners did not.
+    Settle {
+        /// Its correlation_id or message id.
+        id: String,
+        /// Enters it as decided; otherwise it is dropped.
+        accept: bool,
+    },
+    /// Shows whether safe mode is on, and why.
+    SafeModeStatus,
+    /// Lifts safe mode.
+    SafeModeClear,
+    /// Shows who is there.
+    Peers,
 }
 
 impl Exchange {
@@ -72,11 +94,19 @@ impl Exchange {
             OperatorRequest::SecretImport { a, b, secret } => self.import_secret(&a, &b, secret),
             OperatorRequest::KeyImport { agent, key } => self.import_key(&agent, key),
             OperatorRequest::Archive { year } => self.archive(year),
+            OperatorRequest::RefusalsClear { agent, older_than_days } => {
+                self.clear_refusals(agent.as_deref(), older_than_days)
+            }
             OperatorRequest::CredentialsStatus { profile } => self.credentials_status(profile.as_deref()),
             OperatorRequest::CredentialsAdopt { profile, slot, quarantine } => {
                 self.credentials_adopt(&profile, &slot, quarantine.as_deref())
             }
             OperatorRequest::CredentialsSwitch { profile, slot } => self.credentials_switch(&profile, &slot),
+            OperatorRequest::DecisionsList => self.list_decisions(),
+            OperatorRequest::Settle { id, accept } => self.settle_proposal(&id, accept),
+            OperatorRequest::SafeModeStatus => Ok(self.safe_mode_status()),
+            OperatorRequest::SafeModeClear => self.clear_safe_mode(),
+            OperatorRequest::Peers => Ok(self.peers_json(&Actor::Operator, self.now())),
         }
     }
 

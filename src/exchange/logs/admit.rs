@@ -41,7 +41,7 @@ pub(super) struct Judge<'a> {
 impl Exchange {
     /// Everything that can be judged without the log: schema, authority, signature, limits, recipients. An
     /// unsigned object of an agent whose key is at hand is sealed first.
-    fn admit(&self, judge: &Judge<'_>, streamed: StreamedObject) -> Result<Admitted, Refusal> {
+    pub(super) fn admit(&self, judge: &Judge<'_>, streamed: StreamedObject) -> Result<Admitted, Refusal> {
         let (log, actor) = (judge.log, judge.actor);
         let (message, line) = match self.seal(judge, streamed)? {
             Sealing::Sealed(message, line) => (message, line.into_bytes()),
@@ -78,7 +78,7 @@ impl Exchange {
 
     /// Rule `size`, as soon as an incomplete object breaks it: what is parsed of it takes many times its
     /// bytes of memory. Who may relay may be writing for a TRUSTED agent.
-    pub(super) fn check_pending(&self, actor: &Actor, pending: usize) -> Result<(), Refusal> {
+    pub(in crate::exchange) fn check_pending(&self, actor: &Actor, pending: usize) -> Result<(), Refusal> {
         if pending > MAX_PENDING {
             let advice = format!("An object of more than {MAX_PENDING} bytes. Put the content in a file.");
             return Err(Refusal::new(Rule::Size, advice));

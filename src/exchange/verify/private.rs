@@ -49,7 +49,7 @@ pub(super) fn check_modes(layout: &Layout, faults: &mut Faults) {
             }
         }
     }
-    for open in ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials"] {
+    for open in ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials", "send"] {
         if let Ok(meta) = fs::metadata(layout.tree(open))
             && meta.mode() & 0o022 != 0
         {
