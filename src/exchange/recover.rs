@@ -40,7 +40,10 @@ impl Exchange {
                 });
             }
         }
-        for name in self.list_logs() {
+        let mut logs = self.list_logs();
+        // What copies go to comes last, so that a line is found in the log that it was written to before.
+        logs.sort_by_key(LogName::takes_copies);
+        for name in logs {
             let path = name.path();
             let io_error = |error| OpenError::Io { file: self.layout.tree(&path), error };
             let Ok(stat) = self.store.stat(&path) else { continue };
@@ -140,7 +143,16 @@ impl Exchange {
             }
             self.events.append(at, "recovered", &members)?;
             let (log, by) = (path.as_str().into(), "recovery".into());
-            return Ok(Some(Appended { seq: u64::MAX, order, at, log, by, start: covered, end }));
+            return Ok(Some(Appended {
+                seq: u64::MAX,
+                order,
+                at,
+                log,
+                by,
+                start: covered,
+                end,
+                recovered: true,
+            }));
         }
         Ok(None)
     }
@@ -203,9 +215,12 @@ impl Exchange {
         for_each_line(&*bytes, lines.start, lines.end, |line, _| {
             // A line that was edited behind the mount is for verify to tell of.
             let Some(line) = self.readmit(&source, line) else { return Ok(()) };
-            // A copy whose event a crash took looks like a line of its own.
-            if folded.insert(line.id) {
+            let is_new = folded.insert(line.id);
+            // A copy whose event a crash took looks like a line of its own: it is for the one inbox only.
+            if is_new || !(lines.recovered && source.takes_copies()) {
                 self.deliver_again(ledger, &source, &line, &stamp)?;
+            }
+            if is_new {
                 effects.extend(ledger.conversation.observe(&line.fact(lines.at), charter));
             }
             Ok(())

@@ -58,7 +58,8 @@ fn files_show_sensible_owners_and_modes() {
     let bob = fixture.mount_as("bob");
     bob.bash("line bob >> inbox/alice.jsonl; handoff bob alice > handoff/x.json").ok();
     let mode = |path: &str| std::fs::symlink_metadata(bob.at(path)).unwrap().mode();
-    let views = ["events.jsonl", "refusals.jsonl", "trust.json", "README.md", "SKILL.md", "PROTOCOL.md", "status"];
+    let views =
+        ["events.jsonl", "refusals.jsonl", "trust.json", "README.md", "SKILL.md", "PROTOCOL.md", "status"];
     for view in views {
         assert_eq!(mode(view) & 0o222, 0, "{view} is not writable by its mode");
     }
