@@ -7,6 +7,7 @@
 mod common;
 
 mod clients;
+mod crash;
 mod credentials;
 mod daemon;
 mod delivery;

@@ -45,6 +45,16 @@ pub(super) struct LogHistory {
     pub segments: Vec<Segment>,
     /// Up to where the events cover the log.
     pub end: u64,
+    /// Bytes for whose lines without a signature the operator vouched, in order.
+    vouched: Vec<(u64, u64)>,
+}
+
+impl LogHistory {
+    /// Whether the operator vouched for a line that starts here, should it have no signature.
+    pub fn is_vouched(&self, start: u64) -> bool {
+        let after = self.vouched.partition_point(|(from, _)| *from <= start);
+        after > 0 && start < self.vouched[after - 1].1
+    }
 }
 
 /// An archive that the events tell of.
@@ -193,7 +203,7 @@ impl Chain {
             event.get(key).and_then(Value::as_u64).ok_or_else(|| format!("the event has no number {key:?}"))
         };
         match text("event")? {
-            "append" | "delivered" | "recovered" => {
+            "append" | "delivered" | "recovered" | "imported" => {
                 let log = self.logs.entry(text("log")?.to_owned()).or_default();
                 let segment = Segment {
                     start: number("start")?,
@@ -217,6 +227,9 @@ impl Chain {
                     faults.add(FILE, Some(self.lines), CHAIN, problem);
                 }
                 log.end = segment.end;
+                if event.get("unsigned").and_then(Value::as_bool) == Some(true) {
+                    log.vouched.push((segment.start, segment.end));
+                }
                 log.segments.push(segment);
             }
             "archived" => {
@@ -237,6 +250,7 @@ impl Chain {
                 // What was cut off had no event, or its event speaks of bytes that never reached the disk.
                 let end = log.end;
                 log.segments.retain(|segment| segment.end <= end);
+                log.vouched.retain(|(_, to)| *to <= end);
             }
             "published" => {
                 let known = KnownHandoff {

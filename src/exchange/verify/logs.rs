@@ -66,7 +66,7 @@ fn check_file(
         let file = File::open(file)?;
         let history = history.unwrap_or(&no_history);
         let orders = check_coverage(setting, path, &file, history, faults)?;
-        lines.check(path, &file, &orders, faults)
+        lines.check(path, &file, history, &orders, faults)
     };
     match try_check(faults) {
         Ok(()) => {}
