@@ -385,6 +385,10 @@ fn a_blocked_agent_is_refused_signed_and_unsigned() {
 
 /// A card of `agent`'s, signed with this key, with a limit.
 fn card(agent: &str, key: &SigningKey, rate: Option<u32>) -> String {
+    card_at(Timestamp(NOW), agent, key, rate)
+}
+
+fn card_at(issued_at: Timestamp, agent: &str, key: &SigningKey, rate: Option<u32>) -> String {
     let agent = name(agent);
     let public = key.public();
     let keys = vec![CardKey { id: public.id(&agent), key: public, valid_from: None, valid_until: None }];
@@ -397,7 +401,7 @@ fn card(agent: &str, key: &SigningKey, rate: Option<u32>) -> String {
         clock_skew_seconds,
         rate_per_minute: rate,
     };
-    new.sign(key, Timestamp(NOW)).replace('\n', "")
+    new.sign(key, issued_at).replace('\n', "")
 }
 
 fn add_carol(world: &mut World, toml: &str) {
@@ -433,7 +437,11 @@ fn the_card_of_a_first_contact_is_pinned_and_another_key_never() {
     assert_eq!(announce(&eves, &card("carol", &eves, None), "a new key"), Err(Rule::UnknownKey));
     assert_eq!(world.trust().agents[&name("carol")].keys.len(), 1);
 
-    announce(&carols, &card("carol", &carols, Some(9)), "a better card").unwrap();
+    assert_eq!(announce(&carols, &card("carol", &carols, Some(9)), "no newer card"), Err(Rule::Replay));
+    announce(&carols, &card("carol", &carols, Some(7)), "the same again").unwrap();
+    let better = card_at(Timestamp(NOW + 1_000_000), "carol", &carols, Some(9));
+    announce(&carols, &better, "a better card").unwrap();
+    assert_eq!(announce(&carols, &card("carol", &carols, Some(7)), "the old one"), Err(Rule::Replay));
     assert!(world.read("trust/carol.card.json").contains("\"rate_limit_msg_per_min\":9"));
     world.restart();
     assert_eq!(world.ex().charter().limits.rates.get(&name("carol")), Some(&9));
@@ -481,7 +489,8 @@ fn the_exchange_writes_the_cards_of_the_keys_it_holds() {
     assert!(world.at("trust/alice.card.json").exists());
 
     // A card that bob has made himself stays, until his keys are others.
-    let own = card("bob", &world.signing_key("bob"), Some(3)).replace("\"host\":\"\"", "\"host\":\"laptop\"");
+    let own = card_at(Timestamp(NOW + 1), "bob", &world.signing_key("bob"), Some(3))
+        .replace("\"host\":\"\"", "\"host\":\"laptop\"");
     let Value::Object(mut members) = json::parse(own.as_bytes()).unwrap() else { unreachable!() };
     members.remove("signature");
     let signed = crate::wire::canonical::utf8(&Value::Object(members.clone()));
