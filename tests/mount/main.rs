@@ -23,4 +23,5 @@ mod semantics;
 mod status;
 mod tree;
 mod tricks;
+mod trust;
 mod users;
