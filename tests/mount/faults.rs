@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A daemon under strace, which makes chosen system calls fail or kills it in them.
-struct Faulty {
+pub(crate) struct Faulty {
     fixture: Fixture,
     mountpoint: PathBuf,
     strace: Child,
@@ -15,7 +15,7 @@ struct Faulty {
 
 impl Faulty {
     /// `path`: the file of the exchange that the injection is about; `""`: any.
-    fn mount(fixture: &Fixture, path: &str, injection: &str) -> Self {
+    pub(crate) fn mount(fixture: &Fixture, path: &str, injection: &str) -> Self {
         Self::mount_as(fixture, path, injection, &["--as", "bob"])
     }
 
@@ -39,19 +39,19 @@ impl Faulty {
         Faulty { fixture: fixture.clone(), mountpoint, strace }
     }
 
-    fn bash(&self, script: &str) -> crate::common::Output {
+    pub(crate) fn bash(&self, script: &str) -> crate::common::Output {
         let script = format!(". {}/prelude.sh\n{script}", crate::common::CLIENTS);
         run(&mut self.fixture.client_command("bash", &["-c", &script], &self.mountpoint), "")
     }
 
     /// Ends it cleanly.
-    fn umount(mut self) {
+    pub(crate) fn umount(mut self) {
         self.fixture.umount(&self.mountpoint).ok();
         self.strace.wait().unwrap();
     }
 
     /// After the injection killed it.
-    fn take_dead(mut self) {
+    pub(crate) fn take_dead(mut self) {
         self.strace.wait().unwrap();
         crate::common::detach(&self.mountpoint);
     }
@@ -68,7 +68,7 @@ impl Drop for Faulty {
 
 /// Mounts once, so that whatever a fault left half done is finished, and proves the exchange.
 #[track_caller]
-fn recover(fixture: &Fixture) -> Mount {
+pub(crate) fn recover(fixture: &Fixture) -> Mount {
     let mount = fixture.mount_as_operator();
     fixture.verify();
     mount
