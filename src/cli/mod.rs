@@ -2,16 +2,20 @@
 
 mod archive;
 mod credentials;
+mod decisions;
 mod handoff;
 mod init;
 mod key;
 mod keyfile;
 mod mount;
 mod output;
+mod peers;
 mod place;
 mod records;
+mod safe_mode;
 mod secret;
 mod sign;
+mod skill;
 mod status;
 mod trust;
 mod umount;
@@ -54,6 +58,9 @@ enum Command {
     Sign(sign::SignArgs),
     #[command(subcommand)]
     Handoff(handoff::HandoffCommand),
+    Decisions(decisions::DecisionsArgs),
+    Peers(peers::PeersArgs),
+    SafeMode(safe_mode::SafeModeArgs),
     Refusals(records::RefusalsArgs),
     Events(records::EventsArgs),
     Verify(verify::VerifyArgs),
@@ -66,6 +73,8 @@ enum Command {
     Secret(secret::SecretCommand),
     #[command(subcommand)]
     Credentials(credentials::CredentialsCommand),
+    #[command(subcommand)]
+    Skill(skill::SkillCommand),
 }
 
 /// Runs the command line: 0 on success, 1 on failure, 2 when the command line is wrong.
@@ -77,6 +86,9 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Sign(args) => sign::run(args, now),
         Command::Handoff(command) => handoff::run(command, now()),
+        Command::Decisions(args) => decisions::run(args),
+        Command::Peers(args) => peers::run(&args),
+        Command::SafeMode(args) => safe_mode::run(args),
         Command::Refusals(args) => records::run_refusals(&args),
         Command::Events(args) => records::run_events(&args),
         Command::Verify(args) => verify::run(&args),
@@ -85,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),
         Command::Credentials(command) => credentials::run(command),
+        Command::Skill(command) => skill::run(command),
     };
     match result {
         Ok(code) => code,

@@ -1,7 +1,8 @@
 //! `baton refusals` and `baton events`: what was refused and what happened, as tables or as they stand.
 
 use super::output::{self, printable};
-use super::place::ExchangePlace;
+use super::place::{ExchangeOption, ExchangePlace, operate, print_answer};
+use crate::exchange::operator::OperatorRequest;
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
@@ -12,16 +13,48 @@ use std::process::ExitCode;
 
 /// Show what was refused, to whom, by which rule, and what to do about it
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 The exchange's folder shows every refusal; a mount of it shows those of the reader. The refused bytes \
-are kept in the exchange, in the file that the last column names.
+are kept in the exchange, in the file that the last column names, up to quarantine_bytes for each agent \
+(exchange.toml); baton refusals clear makes room.
 
 Examples:
   baton refusals ./exchange --last 20
-  baton refusals ./exchange --json | jq -r .advice")]
+  baton refusals ./exchange --json | jq -r .advice
+  baton refusals clear --older-than 30"
+)]
 pub struct RefusalsArgs {
     #[command(flatten)]
     records: RecordsArgs,
+    #[command(subcommand)]
+    command: Option<RefusalsCommand>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum RefusalsCommand {
+    /// Delete refused bytes that were kept; look at them first
+    Clear(ClearArgs),
+}
+
+/// `baton refusals clear`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The list of refusals stays; only the kept bytes go. What the exchange itself took aside (torn lines after a \
+crash, credentials that were removed) stays too.")]
+struct ClearArgs {
+    #[command(flatten)]
+    exchange: ExchangeOption,
+    /// Only this agent's [default: everybody's]
+    #[arg(long, value_name = "NAME")]
+    agent: Option<String>,
+    /// Only what was refused at least so many days ago
+    #[arg(long, value_name = "DAYS")]
+    older_than: Option<u32>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Show what happened in an exchange
@@ -54,6 +87,12 @@ struct RecordsArgs {
 /// # Errors
 /// What stopped it.
 pub fn run_refusals(args: &RefusalsArgs) -> anyhow::Result<ExitCode> {
+    if let Some(RefusalsCommand::Clear(args)) = &args.command {
+        let layout = args.exchange.find()?;
+        let request =
+            OperatorRequest::RefusalsClear { agent: args.agent.clone(), older_than_days: args.older_than };
+        return print_answer(&operate(&layout, request)?, args.json, "there was nothing to delete");
+    }
     let args = &args.records;
     let file = args.place.find_record(|layout| layout.refusals().join("all.jsonl"), "refusals.jsonl")?;
     show(

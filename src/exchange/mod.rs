@@ -15,6 +15,7 @@ pub mod views;
 
 mod archive;
 mod commit;
+mod conversation_ops;
 mod credential_ops;
 mod drafts;
 mod events;
@@ -22,6 +23,7 @@ mod heartbeat;
 mod ledger;
 pub mod open;
 mod process;
+mod quarantine;
 mod recover;
 mod refusals;
 mod replay;
@@ -221,8 +223,10 @@ pub struct Exchange {
     config: config::Config,
     store: Arc<dyn Store>,
     trust: RwLock<Arc<TrustList>>,
-    /// Held while a trust list is merged and written, so that nobody who only reads it waits for the disk.
-    importing: Mutex<()>,
+    /// Held while a trust list is changed and written, so that nobody who only reads it waits for the disk.
+    importing: Mutex<trust::Importing>,
+    /// Held while an agent's signing key is replaced.
+    taking_key: Mutex<()>,
     /// What the committed messages amount to. Its lock is the order of commits.
     ledger: Mutex<ledger::Ledger>,
     /// Held while effects of commits are carried out.
@@ -314,17 +318,20 @@ impl Exchange {
         }
     }
 
-    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller.
+    /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller; `quota` in its place where
+    /// no more bytes are kept for its actor.
     pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
         let actor = self.actor(caller);
         tracing::info!(
             actor = %actor, operation = attempt.operation, path = attempt.path, rule = refusal.rule.name(),
             "refused"
         );
-        if let Err(error) = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal) {
+        let told = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal);
+        let full = told.unwrap_or_else(|error| {
             tracing::error!(path = attempt.path, %error, "a refusal could not be recorded");
-        }
-        Denied::Refused(refusal)
+            None
+        });
+        Denied::Refused(full.unwrap_or(refusal))
     }
 
     /// Records what broke a rule; other errors pass.
@@ -409,6 +416,7 @@ impl Exchange {
     /// # Errors
     /// The disk's.
     pub fn checkpoint(&self) -> io::Result<()> {
+        self.settle_trust()?;
         let (position, handoff_ids) = {
             let _no_upheaval = self.upheaval.lock();
             // No handoff is between its event and its rename.
@@ -451,7 +459,7 @@ impl files::Office for Exchange {
         self.refuse(caller, attempt, refusal)
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
-        self.refusals.keep_durably(self.now(), "removed", bytes)
+        self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)
     }
     fn event(
         &self,

@@ -4,19 +4,22 @@
 //! All of them are in private/refusals/all.jsonl (the operator's view); each actor's own are kept in a
 //! file of its own as well, which is what it reads as refusals.jsonl.
 
-use super::{Actor, Attempt, Caller};
+use super::archive::count;
+use super::events::members;
+use super::quarantine::{NotKept, Quarantine};
+use super::{Actor, Attempt, Caller, Exchange};
 use crate::rules::Refusal;
 use crate::store::{LocalStore, Store};
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Everything that was refused, in the exchange in `root`.
 pub(super) struct RefusalBook {
@@ -24,7 +27,7 @@ pub(super) struct RefusalBook {
     files: Mutex<HashMap<String, Arc<File>>>,
     /// Held while a line is written, so that what a full disk took of one can be cut again.
     writing: Mutex<()>,
-    next: AtomicU64,
+    pub quarantine: Quarantine,
 }
 
 #[derive(Serialize)]
@@ -43,7 +46,8 @@ struct Entry<'a> {
 }
 
 impl RefusalBook {
-    pub fn open(root: &Path) -> io::Result<Self> {
+    /// `quarantine_bytes`: what may be kept for one actor; 0: any number.
+    pub fn open(root: &Path, quarantine_bytes: u64) -> io::Result<Self> {
         let store = LocalStore::new(root);
         for dir in ["private/refusals/agents", "private/refusals/uids", "private/quarantine"] {
             store.make_dir(dir, 0o700)?;
@@ -52,11 +56,12 @@ impl RefusalBook {
             root: root.into(),
             files: Mutex::default(),
             writing: Mutex::default(),
-            next: AtomicU64::new(0),
+            quarantine: Quarantine::new(root, quarantine_bytes),
         })
     }
 
-    /// Records one refusal and keeps its bytes. Where they can't be kept, the record says so.
+    /// Records one refusal and keeps its bytes. Where they can't be kept, the record says so. `quota` in place of
+    /// the refusal where they may not be kept: it is then what its writer must be told.
     ///
     /// # Errors
     /// The disk's; the bytes, or the record, are then not kept.
@@ -67,12 +72,21 @@ impl RefusalBook {
         caller: &Caller,
         attempt: &Attempt<'_>,
         refusal: &Refusal,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Refusal>> {
+        let mut full = None;
         let kept = if attempt.bytes.is_empty() {
             Ok(None)
         } else {
-            self.keep(now, refusal.rule.name(), attempt.bytes).map(Some)
+            match self.quarantine.keep_for(actor, now, refusal.rule.name(), attempt.bytes) {
+                Ok(path) => Ok(Some(path)),
+                Err(NotKept::Full) => {
+                    full = Some(self.quarantine.refuse_full(actor, refusal));
+                    Ok(None)
+                }
+                Err(NotKept::Io(error)) => Err(error),
+            }
         };
+        let refusal = full.as_ref().unwrap_or(refusal);
         let advice = match &kept {
             Ok(_) => refusal.advice.clone(),
             Err(error) => format!("{} The bytes could not be kept: {error}.", refusal.advice),
@@ -99,7 +113,7 @@ impl RefusalBook {
         if let Some(own) = own_file(actor) {
             self.write(&own, &line)?;
         }
-        kept.map(drop)
+        kept.map(|_| full)
     }
 
     fn write(&self, name: &str, line: &[u8]) -> io::Result<()> {
@@ -109,29 +123,6 @@ impl RefusalBook {
         (&*file).write_all(line).inspect_err(|_| {
             let _ = file.set_len(end);
         })
-    }
-
-    /// Keeps bytes that no rule lets in; returns their path relative to the exchange's folder.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn keep(&self, now: Timestamp, why: &str, bytes: &[u8]) -> io::Result<String> {
-        self.keep_as(now, why, bytes, false)
-    }
-
-    /// The same, and on disk when it returns: for bytes that are then taken away elsewhere.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn keep_durably(&self, now: Timestamp, why: &str, bytes: &[u8]) -> io::Result<String> {
-        self.keep_as(now, why, bytes, true)
-    }
-
-    fn keep_as(&self, now: Timestamp, why: &str, bytes: &[u8], durable: bool) -> io::Result<String> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = format!("private/quarantine/{}-{}-{number}-{why}", now.0, std::process::id());
-        LocalStore::new(&self.root).create(&path, bytes, 0o600, durable)?;
-        Ok(path)
     }
 
     /// The file that `actor` reads as refusals.jsonl.
@@ -152,6 +143,31 @@ impl RefusalBook {
         end_last_line(&file)?;
         files.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
+    }
+}
+
+impl Exchange {
+    /// Deletes the refused bytes that are kept: of one or all, of at least so many days ago or ever.
+    pub(super) fn clear_refusals(&self, whose: Option<&str>, days: Option<u32>) -> Result<Value, String> {
+        let whose = match whose {
+            Some(uid) if uid.strip_prefix("uid:").is_some_and(|n| n.parse::<u32>().is_ok()) => {
+                Some(uid.to_owned())
+            }
+            Some("operator") => Some("operator".to_owned()),
+            Some(agent) => Some(self.known_agent(agent)?.to_string()),
+            None => None,
+        };
+        let before = days.map(|days| self.now().plus_seconds(-i64::from(days) * 86_400));
+        let cleared = self.refusals.quarantine.clear(whose.as_deref(), before);
+        let cleared = cleared.map_err(|error| format!("private/quarantine: {error}"))?;
+        let (files, bytes) = (cleared.files, cleared.bytes);
+        let mut changes = Vec::new();
+        if files > 0 {
+            let of = whose.as_deref().unwrap_or("everybody");
+            self.event("refusals-cleared", members! {"of": of, "files": files, "bytes": bytes});
+            changes.push(format!("deleted {} of {of}, {bytes} bytes", count(files, "refused write")));
+        }
+        Ok(json!({"changes": changes, "files": files, "bytes": bytes}))
     }
 }
 

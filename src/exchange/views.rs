@@ -7,6 +7,7 @@
 mod status;
 mod texts;
 
+pub(in crate::exchange) use status::safe_mode_text;
 pub use status::{Peer, ProposalView};
 pub use texts::{Text, general_skill};
 

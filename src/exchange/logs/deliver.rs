@@ -10,7 +10,7 @@ use crate::exchange::ledger::{Ledger, Owed};
 use crate::exchange::replay::{ShortId, short};
 use crate::exchange::{Actor, Denied, Durability, Exchange};
 use crate::rules::conversation::Fact;
-use crate::rules::{Refusal, Rule};
+use crate::rules::{self, Refusal, Rule};
 use crate::wire::canonical;
 use crate::wire::json;
 use crate::wire::name::AgentName;
@@ -61,7 +61,7 @@ impl Exchange {
     /// Commits what was admitted by `trust`. All of it, or nothing.
     ///
     /// # Errors
-    /// `replay`, the rules of the conversation, `revoked-key` and `tier` where the trust list has changed since;
+    /// `replay`, `quota`, the rules of the conversation, `revoked-key` and `tier` where the trust list has changed since;
     /// the disk's.
     pub(super) fn commit(
         &self,
@@ -88,6 +88,7 @@ impl Exchange {
             ledger.conversation.check(&line.fact(at), *ahead, &charter)?;
             *ahead += 1;
         }
+        self.check_quotas(log, &whole, &copies, at)?;
         let order = ledger.order + 1;
         let stamp = Stamp { event: "append", by: actor.to_string(), order, at };
         let end = {
@@ -106,6 +107,22 @@ impl Exchange {
             ledger.pending.extend(effects);
         }
         Ok(Committed { source: (Arc::clone(log), end), copies })
+    }
+
+    /// Rule `quota` for the inboxes that a commit would make longer.
+    fn check_quotas(
+        &self,
+        log: &Arc<Log>,
+        whole: &Block,
+        copies: &[(Arc<Log>, Block)],
+        at: Timestamp,
+    ) -> Result<(), Refusal> {
+        let grown = copies.iter().map(|(log, block)| (log, block)).chain([(log, whole)]);
+        for (log, block) in grown {
+            let (len, adding) = (log.tail.lock().len, block.bytes.len() as u64);
+            rules::archive::check_quota(&log.name, len, adding, self.config.inbox_bytes, at)?;
+        }
+        Ok(())
     }
 
     /// Makes a commit durable as the exchange is asked to, writes its events and carries out what follows.
@@ -243,8 +260,9 @@ impl Block {
 /// What may have changed since the lines were admitted: their keys and their authors' tiers.
 fn recheck(admitted: &[Admitted], trust: &TrustList) -> Result<(), Refusal> {
     for line in admitted {
-        if let Some(key) = &line.key {
-            line.message.recheck(key, trust)?;
+        match &line.key {
+            Some(key) => drop(line.message.recheck(key, trust)?),
+            None => line.message.check_not_blocked(trust)?,
         }
     }
     Ok(())
