@@ -20,6 +20,7 @@ mod logs;
 mod mounting;
 mod readme;
 mod semantics;
+mod send;
 mod status;
 mod tree;
 mod tricks;
