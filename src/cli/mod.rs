@@ -3,6 +3,7 @@
 mod archive;
 mod credentials;
 mod handoff;
+mod import;
 mod init;
 mod key;
 mod keyfile;
@@ -58,6 +59,8 @@ enum Command {
     Events(records::EventsArgs),
     Verify(verify::VerifyArgs),
     Archive(archive::ArchiveArgs),
+    Import(import::ImportArgs),
+    Export(import::ExportArgs),
     #[command(subcommand)]
     Key(key::KeyCommand),
     #[command(subcommand)]
@@ -81,6 +84,8 @@ pub fn main() -> ExitCode {
         Command::Events(args) => records::run_events(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Archive(args) => archive::run(&args),
+        Command::Import(args) => import::run_import(&args),
+        Command::Export(args) => import::run_export(&args),
         Command::Key(command) => key::run(command),
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),
