@@ -433,3 +433,5 @@ mod archive;
 mod import;
 #[path = "exchange/quotas.rs"]
 mod quotas;
+#[path = "exchange/status.rs"]
+mod status;

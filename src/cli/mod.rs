@@ -2,6 +2,7 @@
 
 mod archive;
 mod credentials;
+mod decisions;
 mod handoff;
 mod import;
 mod init;
@@ -9,10 +10,13 @@ mod key;
 mod keyfile;
 mod mount;
 mod output;
+mod peers;
 mod place;
 mod records;
+mod safe_mode;
 mod secret;
 mod sign;
+mod skill;
 mod status;
 mod trust;
 mod umount;
@@ -55,6 +59,9 @@ enum Command {
     Sign(sign::SignArgs),
     #[command(subcommand)]
     Handoff(handoff::HandoffCommand),
+    Decisions(decisions::DecisionsArgs),
+    Peers(peers::PeersArgs),
+    SafeMode(safe_mode::SafeModeArgs),
     Refusals(records::RefusalsArgs),
     Events(records::EventsArgs),
     Verify(verify::VerifyArgs),
@@ -69,6 +76,8 @@ enum Command {
     Secret(secret::SecretCommand),
     #[command(subcommand)]
     Credentials(credentials::CredentialsCommand),
+    #[command(subcommand)]
+    Skill(skill::SkillCommand),
 }
 
 /// Runs the command line: 0 on success, 1 on failure, 2 when the command line is wrong.
@@ -80,6 +89,9 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Sign(args) => sign::run(args, now),
         Command::Handoff(command) => handoff::run(command, now()),
+        Command::Decisions(args) => decisions::run(args),
+        Command::Peers(args) => peers::run(&args),
+        Command::SafeMode(args) => safe_mode::run(args),
         Command::Refusals(args) => records::run_refusals(&args),
         Command::Events(args) => records::run_events(&args),
         Command::Verify(args) => verify::run(&args),
@@ -90,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),
         Command::Credentials(command) => credentials::run(command),
+        Command::Skill(command) => skill::run(command),
     };
     match result {
         Ok(code) => code,

@@ -101,6 +101,8 @@ pub(super) struct Appended {
     pub by: Arc<str>,
     pub start: u64,
     pub end: u64,
+    /// Found without an event after a crash: a line in an inbox may be a copy.
+    pub recovered: bool,
 }
 
 /// One event as read back.
@@ -138,6 +140,7 @@ impl Event {
             by: share(self.text("by").unwrap_or("exchange")),
             start: self.number("start")?,
             end: self.number("end")?,
+            recovered: self.event == "recovered",
         })
     }
     /// A member that is a number.

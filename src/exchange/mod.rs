@@ -10,17 +10,21 @@ pub mod init;
 pub mod layout;
 pub mod logs;
 pub mod operator;
+pub mod send;
 
 pub mod verify;
 pub mod views;
 
 mod archive;
 mod commit;
+mod conversation_ops;
 mod credential_ops;
+mod drafts;
 mod events;
 mod heartbeat;
 mod ledger;
 pub mod open;
+mod process;
 mod quarantine;
 mod recover;
 mod refusals;
@@ -46,6 +50,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
+pub(crate) use process::same_process;
 pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
@@ -220,8 +225,10 @@ pub struct Exchange {
     config: config::Config,
     store: Arc<dyn Store>,
     trust: RwLock<Arc<TrustList>>,
-    /// Held while a trust list is merged and written, so that nobody who only reads it waits for the disk.
-    importing: Mutex<()>,
+    /// Held while a trust list is changed and written, so that nobody who only reads it waits for the disk.
+    importing: Mutex<trust::Importing>,
+    /// Held while an agent's signing key is replaced.
+    taking_key: Mutex<()>,
     /// What the committed messages amount to. Its lock is the order of commits.
     ledger: Mutex<ledger::Ledger>,
     /// Held while effects of commits are carried out.
@@ -243,6 +250,7 @@ pub struct Exchange {
     refusals: refusals::RefusalBook,
     logs: logs::Logs,
     handoffs: OnceLock<handoffs::Handoffs>,
+    letters: send::Letters,
     files: OnceLock<files::Files>,
     unread: unread::Unread,
     attendance: heartbeat::Attendance,
@@ -410,6 +418,7 @@ impl Exchange {
     /// # Errors
     /// The disk's.
     pub fn checkpoint(&self) -> io::Result<()> {
+        self.settle_trust()?;
         let (position, handoff_ids) = {
             let _no_upheaval = self.upheaval.lock();
             // No handoff is between its event and its rename.
@@ -481,17 +490,4 @@ pub fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
     }
     bytes.truncate(filled);
     Ok(bytes)
-}
-
-/// The process of a thread: its thread group. The thread's own id where /proc doesn't tell.
-fn process_of(thread: u32) -> u32 {
-    std::fs::read_to_string(format!("/proc/{thread}/status"))
-        .ok()
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok()))
-        .unwrap_or(thread)
-}
-
-/// Whether two threads are of one process.
-pub(crate) fn same_process(a: u32, b: u32) -> bool {
-    a == b || process_of(a) == process_of(b)
 }

@@ -6,7 +6,7 @@ use super::layout::Layout;
 use super::logs::{LogName, Logs};
 use super::recover::last_order;
 use super::refusals::RefusalBook;
-use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
+use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files, trust};
 use crate::rules::conversation::presence::Cadence;
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
@@ -35,6 +35,7 @@ pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("rejected", 0o755),
     ("credentials", 0o755),
     ("trust", 0o755),
+    ("send", 0o755),
     ("private", 0o700),
     ("private/keys", 0o700),
     ("private/secrets", 0o700),
@@ -71,15 +72,20 @@ impl Exchange {
         let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
         let meta = root.metadata().map_err(io_at(root.clone()))?;
         let trust = read_trust(&layout)?;
-        let signing_keys = read_signing_keys(&layout, &config)?;
         let secrets = read_secrets(&layout, &config)?;
-        let charter = super::trust::charter(&config);
         let Found { events, recent, mut appends, mut ledger } = Events::open(&local, &root)?;
         let known_order = ledger.order;
         ledger.order = known_order.max(last_order(&appends, &recent));
         if let Some(cadence) = read_cadence(&layout)? {
             ledger.conversation.presence.set_cadence(cadence);
         }
+        let found = trust::finish(&local, &root, &recent, trust)?;
+        trust::finish_key_files(&local, &config, &found.list)
+            .map_err(io_at(layout.private().join("keys")))?;
+        let signing_keys = read_signing_keys(&layout, &config)?;
+        trust::write_own_cards(&local, &config, &found.list, &signing_keys, (options.clock)())
+            .map_err(io_at(layout.tree("trust")))?;
+        let charter = trust::charter(&config, &local, &found.list);
         finish_moves(&local, &recent);
         let unread = Exchange::open_unread(&local, &config);
         let refusals = RefusalBook::open(&root, config.quarantine_bytes).map_err(io_at(layout.refusals()))?;
@@ -88,8 +94,9 @@ impl Exchange {
             layout: layout.clone(),
             config,
             store: Arc::new(local),
-            trust: RwLock::new(Arc::new(trust)),
-            importing: Mutex::new(()),
+            importing: Mutex::new(trust::Importing::new(&found)),
+            taking_key: Mutex::new(()),
+            trust: RwLock::new(Arc::new(found.list)),
             ledger: Mutex::new(ledger),
             carrying_out: Mutex::default(),
             lent_keys: RwLock::default(),
@@ -103,6 +110,7 @@ impl Exchange {
             refusals,
             logs: Logs::default(),
             handoffs: OnceLock::new(),
+            letters: super::send::Letters::default(),
             files: OnceLock::new(),
             unread,
             attendance: super::heartbeat::Attendance::default(),
@@ -126,6 +134,8 @@ impl Exchange {
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
         exchange.fold(known_order, &appends, &recent)?;
+        exchange.note_found_trust().map_err(io_at(layout.events()))?;
+        exchange.finish_letters();
         Ok(exchange)
     }
 

@@ -1,9 +1,9 @@
 //! What the operator asks of an exchange, whether its daemon runs or not.
 
-use super::Exchange;
 use super::events::members;
 use super::export::ExportRequest;
 use super::import::ImportRequest;
+use super::{Actor, Exchange};
 use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
 use base64::Engine;
@@ -18,6 +18,48 @@ pub enum OperatorRequest {
     TrustImport {
         /// The file's text.
         text: String,
+    },
+    /// Raises an agent's tier, or lowers it.
+    TrustTier {
+        /// Whose.
+        agent: String,
+        /// Which way.
+        raise: bool,
+        /// To which; to the next where absent.
+        tier: Option<String>,
+    },
+    /// Shuts an agent out, or lets it in again.
+    TrustBlock {
+        /// Which.
+        agent: String,
+        /// Whether it is shut out.
+        blocked: bool,
+    },
+    /// Confirms the short authentication string of two agents, for the side of one.
+    TrustConfirm {
+        /// Whose side.
+        own: String,
+        /// The other.
+        other: String,
+        /// The digits that were compared.
+        digits: String,
+    },
+    /// Takes an agent's card in.
+    TrustPin {
+        /// The card's text.
+        card: String,
+    },
+    /// Gives an agent a new signing key, made here.
+    KeyRotate {
+        /// Whose.
+        agent: String,
+        /// Whether its old keys are retired at once.
+        at_once: bool,
+    },
+    /// Retires a key at once.
+    KeyDeactivate {
+        /// Which.
+        key_id: String,
     },
     /// Takes a pair's secret (base64 of its bytes).
     SecretImport {
@@ -72,6 +114,21 @@ pub enum OperatorRequest {
         /// Slot name.
         slot: String,
     },
+    /// Shows the decisions, and how every proposal stands that is none.
+    DecisionsList,
+    /// Settles a proposal that its owners did not.
+    Settle {
+        /// Its correlation_id or message id.
+        id: String,
+        /// Enters it as decided; otherwise it is dropped.
+        accept: bool,
+    },
+    /// Shows whether safe mode is on, and why.
+    SafeModeStatus,
+    /// Lifts safe mode.
+    SafeModeClear,
+    /// Shows who is there.
+    Peers,
 }
 
 impl Exchange {
@@ -82,6 +139,14 @@ impl Exchange {
     pub fn operate(&self, request: OperatorRequest) -> Result<serde_json::Value, String> {
         match request {
             OperatorRequest::TrustImport { text } => self.import_trust(&text),
+            OperatorRequest::TrustTier { agent, raise, tier } => {
+                self.set_tier(&agent, raise, tier.as_deref())
+            }
+            OperatorRequest::TrustBlock { agent, blocked } => self.set_blocked(&agent, blocked),
+            OperatorRequest::TrustConfirm { own, other, digits } => self.confirm_sas(&own, &other, &digits),
+            OperatorRequest::TrustPin { card } => self.pin_card(&card),
+            OperatorRequest::KeyRotate { agent, at_once } => self.rotate_key(&agent, at_once),
+            OperatorRequest::KeyDeactivate { key_id } => self.retire_key(&key_id),
             OperatorRequest::SecretImport { a, b, secret } => self.import_secret(&a, &b, secret),
             OperatorRequest::KeyImport { agent, key } => self.import_key(&agent, key),
             OperatorRequest::Archive { year } => self.archive(year),
@@ -95,6 +160,11 @@ impl Exchange {
                 self.credentials_adopt(&profile, &slot, quarantine.as_deref())
             }
             OperatorRequest::CredentialsSwitch { profile, slot } => self.credentials_switch(&profile, &slot),
+            OperatorRequest::DecisionsList => self.list_decisions(),
+            OperatorRequest::Settle { id, accept } => self.settle_proposal(&id, accept),
+            OperatorRequest::SafeModeStatus => Ok(self.safe_mode_status()),
+            OperatorRequest::SafeModeClear => self.clear_safe_mode(),
+            OperatorRequest::Peers => Ok(self.peers_json(&Actor::Operator, self.now())),
         }
     }
 

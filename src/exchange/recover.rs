@@ -40,7 +40,10 @@ impl Exchange {
                 });
             }
         }
-        for name in self.list_logs() {
+        let mut logs = self.list_logs();
+        // What copies go to comes last, so that a line is found in the log that it was written to before.
+        logs.sort_by_key(LogName::takes_copies);
+        for name in logs {
             let path = name.path();
             let io_error = |error| OpenError::Io { file: self.layout.tree(&path), error };
             let Ok(stat) = self.store.stat(&path) else { continue };
@@ -140,7 +143,16 @@ impl Exchange {
             }
             self.events.append(at, "recovered", &members)?;
             let (log, by) = (path.as_str().into(), "recovery".into());
-            return Ok(Some(Appended { seq: u64::MAX, order, at, log, by, start: covered, end }));
+            return Ok(Some(Appended {
+                seq: u64::MAX,
+                order,
+                at,
+                log,
+                by,
+                start: covered,
+                end,
+                recovered: true,
+            }));
         }
         Ok(None)
     }
@@ -152,6 +164,7 @@ impl Exchange {
         let charter = self.charter();
         let recorded = recorded_effects(recent);
         let archived: Vec<_> = recent.iter().filter(|event| event.event == "archived").collect();
+        let counted = counted_to(recent);
         let mut ledger = self.ledger.lock();
         // Events from before there was a ledger have no order but their own.
         let is_new = |order: u64| order > known || (order == 0 && known == 0);
@@ -168,14 +181,17 @@ impl Exchange {
         );
         since.sort_by_key(|(order, _)| *order);
         let mut folded = HashSet::new();
-        for (_, since) in &since {
+        for (order, since) in &since {
             let effects = match since {
                 Since::Lines(lines, file) => {
                     self.fold_lines(&mut ledger, lines, file, &mut folded, &charter).map_err(io_error)?
                 }
                 Since::Act(event) => fold_act(&mut ledger, event),
             };
-            ledger.pending.extend(effects.into_iter().filter(|effect| !recorded(effect)));
+            ledger.pending.extend(effects.into_iter().filter(|effect| {
+                let is_counted = matches!(effect, Effect::Reciprocated { .. }) && *order <= counted;
+                !is_counted && !recorded(effect)
+            }));
         }
         drop(ledger);
         self.carry_out_pending();
@@ -199,9 +215,12 @@ impl Exchange {
         for_each_line(&*bytes, lines.start, lines.end, |line, _| {
             // A line that was edited behind the mount is for verify to tell of.
             let Some(line) = self.readmit(&source, line) else { return Ok(()) };
-            // A copy whose event a crash took looks like a line of its own.
-            if folded.insert(line.id) {
+            let is_new = folded.insert(line.id);
+            // A copy whose event a crash took looks like a line of its own: it is for the one inbox only.
+            if is_new || !(lines.recovered && source.takes_copies()) {
                 self.deliver_again(ledger, &source, &line, &stamp)?;
+            }
+            if is_new {
                 effects.extend(ledger.conversation.observe(&line.fact(lines.at), charter));
             }
             Ok(())
@@ -240,11 +259,20 @@ fn recorded_effects(recent: &[Event]) -> impl Fn(&Effect) -> bool {
         events.filter_map(|event| event.text(member).map(str::to_owned)).collect()
     };
     let (lapsed, incidents) = (told("proposal-lapsed", "correlation_id"), told("safe-mode", "incident"));
+    let refused_keys = told("key-refused", "key_id");
     move |effect| match effect {
+        Effect::AddKey { key_id, .. } | Effect::DeactivateKey { key_id, .. } => refused_keys.contains(key_id),
         Effect::Lapsed { correlation_id } => lapsed.contains(correlation_id),
         Effect::SafeMode { incident, .. } => incidents.contains(incident),
         _ => false,
     }
+}
+
+/// Up to which commit the reciprocations are in the trust list: every change of it takes them along. The few that
+/// were not carried out yet when it changed are not counted.
+fn counted_to(recent: &[Event]) -> u64 {
+    let changes = recent.iter().filter(|event| event.event == "trust-changed");
+    changes.filter_map(|event| event.number("order")).max().unwrap_or(0)
 }
 
 /// Whether a log's bytes from `covered` on are of an import that was interrupted, and if the operator vouched for

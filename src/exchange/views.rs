@@ -7,6 +7,7 @@
 mod status;
 mod texts;
 
+pub(in crate::exchange) use status::safe_mode_text;
 pub use status::{Peer, ProposalView};
 pub use texts::{Text, general_skill};
 
@@ -197,6 +198,13 @@ impl Exchange {
         let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
         if self.find_view(caller, dir, name).is_some() {
             return format!("{path} is kept by the exchange and can only be read.");
+        }
+        if dir == super::send::SEND || path == super::send::SEND {
+            return format!(
+                "In send/ there is one folder for each agent: {}. Write a file in one of them, send/<agent>/<name>.md, and \
+                 its text is sent to that agent.",
+                self.agent_names()
+            );
         }
         if path.ends_with(".jsonl") {
             return format!(

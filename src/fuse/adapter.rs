@@ -132,7 +132,7 @@ impl Filesystem for Mounted {
     fn destroy(&mut self) {
         let _ = attempt("destroy", || {
             for handle in self.handles.remove_all() {
-                self.close(&handle);
+                self.abandon(&handle);
             }
             for (id, count) in self.inodes.forget_all() {
                 self.exchange.files().forget(id, count);

@@ -25,8 +25,8 @@ pub(super) fn file_type(kind: NodeKind) -> FileType {
 
 pub(super) fn file_attr(node: &Node, number: u64, attr: &Attr) -> FileAttr {
     let blksize = match node {
-        Node::Log(_) | Node::View { .. } | Node::Handoff { .. } => MESSAGE_BLOCK,
-        Node::Dir { .. } | Node::File { .. } => FILE_BLOCK,
+        Node::Log(_) | Node::View { .. } | Node::Handoff { .. } | Node::Letter(_) => MESSAGE_BLOCK,
+        Node::Dir { .. } | Node::Mailbox { .. } | Node::File { .. } => FILE_BLOCK,
     };
     FileAttr {
         ino: INodeNo(number),

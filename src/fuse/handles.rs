@@ -4,6 +4,7 @@ use super::tree::Listed;
 use crate::exchange::files::OpenFile;
 use crate::exchange::handoffs::DraftWriter;
 use crate::exchange::logs::LogWriter;
+use crate::exchange::send::LetterWriter;
 use crate::exchange::views::ViewReader;
 use crate::exchange::{Reading, same_process};
 use fuser::BackingId;
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One open file or directory.
 pub(super) enum Handle {
-    /// A log or a published handoff, opened for reading.
+    /// A log, a published handoff or a sent letter, opened for reading.
     Reader {
         /// Its bytes.
         file: Arc<File>,
@@ -27,6 +28,8 @@ pub(super) enum Handle {
     LogWriter(LogWriter),
     /// A draft of a handoff.
     Draft(DraftWriter),
+    /// A letter being written.
+    Letter(LetterWriter),
     /// A read-only file that the exchange makes.
     View {
         /// Its bytes.

@@ -1,6 +1,6 @@
 //! Which inode number stands for which node.
 //!
-//! A number is the node's own identity with a tag in the lowest three bits, so that only logs and views need a table. The
+//! A number is the node's own identity with a tag in the lowest three bits, so that only logs, views and agents need a table. The
 //! kernel's references to ordinary files are counted here, because the exchange wants each one back, also those that
 //! the kernel does not give back when it unmounts.
 
@@ -8,12 +8,16 @@ use super::tree::{Dir, Node};
 use crate::exchange::files::FileId;
 use crate::exchange::handoffs::{HandoffNode, State};
 use crate::exchange::logs::LogName;
+use crate::exchange::send::LetterNode;
 use crate::exchange::views::View;
+use crate::wire::name::AgentName;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::hash::Hash;
 
 const TAG_BITS: u32 = 3;
+// Letters are numbered from 1, so none has the number 0.
+const TAG_LETTER: u64 = 0;
 // Tag 1 makes the top's number 1, as FUSE wants it.
 const TAG_DIR: u64 = 1;
 const TAG_VIEW: u64 = 2;
@@ -28,6 +32,8 @@ const STATE_BITS: u32 = 2;
 
 /// Added to a fixed directory's index where it is seen through `_coordination/`.
 const ALIASED_DIR: u64 = 16;
+/// From here on the directories are those of agents in `send/`, two numbers for each.
+const MAILBOXES: u64 = 2 * ALIASED_DIR;
 
 /// Numbers for what has only a name: as many as the exchange has such names, and they stay.
 struct Table<T>(RwLock<Rows<T>>);
@@ -66,6 +72,7 @@ pub(super) struct Inodes {
     credentials: FileId,
     logs: Table<LogName>,
     views: Table<View>,
+    mailboxes: Table<AgentName>,
     references: Mutex<HashMap<FileId, References>>,
 }
 
@@ -81,7 +88,13 @@ fn tagged(id: u64, tag: u64) -> u64 {
 
 impl Inodes {
     pub(super) fn new(credentials: FileId) -> Self {
-        Inodes { credentials, logs: Table::new(), views: Table::new(), references: Mutex::default() }
+        Inodes {
+            credentials,
+            logs: Table::new(),
+            views: Table::new(),
+            mailboxes: Table::new(),
+            references: Mutex::default(),
+        }
     }
 
     /// A node's number: the same for as long as the mount lives.
@@ -91,6 +104,10 @@ impl Inodes {
                 let index = Dir::ALL.iter().position(|d| d == dir).unwrap_or_default() as u64;
                 tagged(index + if *aliased { ALIASED_DIR } else { 0 }, TAG_DIR)
             }
+            Node::Mailbox { to, aliased } => {
+                tagged(MAILBOXES + (self.mailboxes.number(to) << 1 | u64::from(*aliased)), TAG_DIR)
+            }
+            Node::Letter(LetterNode(id)) => tagged(*id, TAG_LETTER),
             Node::View { view, aliased } => {
                 tagged(self.views.number(view) << 1 | u64::from(*aliased), TAG_VIEW)
             }
@@ -114,6 +131,12 @@ impl Inodes {
         let id = number >> TAG_BITS;
         let index = usize::try_from(id).ok()?;
         match number & ((1 << TAG_BITS) - 1) {
+            TAG_LETTER => Some(Node::Letter(LetterNode(id))),
+            TAG_DIR if id >= MAILBOXES => {
+                let index = index - MAILBOXES as usize;
+                let to = self.mailboxes.name(index >> 1)?;
+                Some(Node::Mailbox { to, aliased: index & 1 == 1 })
+            }
             TAG_DIR => {
                 let aliased = id >= ALIASED_DIR;
                 let index = if aliased { index - ALIASED_DIR as usize } else { index };
@@ -190,6 +213,7 @@ mod tests {
             Node::File { id: FileId(0), aliased: true },
             Node::File { id: FileId(9), aliased: false },
         ];
+        nodes.extend([1, 2].map(|id| Node::Letter(LetterNode(id))));
         for id in [0, 7] {
             nodes.extend(State::ALL.map(|state| Node::Handoff { node: HandoffNode(id), state }));
         }
@@ -197,6 +221,9 @@ mod tests {
         for aliased in [false, true] {
             nodes.extend(Dir::ALL.map(|dir| Node::Dir { dir, aliased }));
             nodes.push(Node::View { view: View::dir("status"), aliased });
+            for to in ["alice", "bob"] {
+                nodes.push(Node::Mailbox { to: AgentName::parse(to).unwrap(), aliased });
+            }
         }
         nodes
     }

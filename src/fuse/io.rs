@@ -5,6 +5,7 @@ use super::handles::Handle;
 use super::tree::{self, Dir, Node};
 use crate::exchange::files::OpenFile;
 use crate::exchange::logs::LogName;
+use crate::exchange::send::LetterNode;
 use crate::exchange::views::ViewReader;
 use crate::exchange::{Attr, Caller, Denied, NodeKind, Outcome, Reading, read_at};
 use fuser::FopenFlags;
@@ -38,6 +39,16 @@ impl Opened {
         Opened { passed_through, ..Opened::direct(handle, Some(file)) }
     }
 
+    /// A reader of bytes that never change: what the kernel has cached stays true.
+    fn unchanging(file: Arc<File>) -> Self {
+        Opened {
+            handle: Handle::Reader { file, _reading: None },
+            backing: None,
+            plain: FopenFlags::FOPEN_KEEP_CACHE,
+            passed_through: FopenFlags::empty(),
+        }
+    }
+
     fn file(open: OpenFile) -> Self {
         match open.backing() {
             None => Opened::direct(Handle::File(open), None),
@@ -66,7 +77,8 @@ fn slice(text: &[u8], offset: u64, size: usize) -> Vec<u8> {
 impl Mounted {
     pub(super) fn open_node(&self, caller: &Caller, number: u64, flags: i32) -> Outcome<Opened> {
         match self.node(number)? {
-            Node::Dir { .. } => Err(Denied::os(libc::EISDIR)),
+            Node::Dir { .. } | Node::Mailbox { .. } => Err(Denied::os(libc::EISDIR)),
+            Node::Letter(letter) => self.open_letter(caller, letter, flags),
             Node::Log(log) => self.open_log(caller, &log, flags),
             Node::View { view, .. } => {
                 let reader = self.exchange.open_view(caller, &view, flags)?;
@@ -75,13 +87,7 @@ impl Mounted {
             Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
             Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
             {
-                // Published bytes never change, so what the kernel has cached stays true.
-                Ok(file) => Ok(Opened {
-                    handle: Handle::Reader { file, _reading: None },
-                    backing: None,
-                    plain: FopenFlags::FOPEN_KEEP_CACHE,
-                    passed_through: FopenFlags::empty(),
-                }),
+                Ok(file) => Ok(Opened::unchanging(file)),
                 // Not published (yet): the draft's own writer may read what it wrote.
                 Err(Denied::Io(e)) if e.raw_os_error() == Some(libc::ENOENT) => {
                     let draft = self.exchange.open_draft(caller, node, flags)?;
@@ -94,6 +100,14 @@ impl Mounted {
                 Ok(Opened::direct(Handle::Draft(draft), None))
             }
         }
+    }
+
+    fn open_letter(&self, caller: &Caller, letter: LetterNode, flags: i32) -> Outcome<Opened> {
+        if reads_only(flags) && !self.exchange.is_draft_letter(letter) {
+            return Ok(Opened::unchanging(self.exchange.open_letter(caller, letter)?));
+        }
+        let draft = self.exchange.open_letter_draft(caller, letter, flags)?;
+        Ok(Opened::direct(Handle::Letter(draft), None))
     }
 
     fn open_log(&self, caller: &Caller, log: &LogName, flags: i32) -> Outcome<Opened> {
@@ -130,6 +144,14 @@ impl Mounted {
                 let (node, draft) = self.exchange.create_draft(caller, *state, name)?;
                 (Node::Handoff { node, state: *state }, Opened::direct(Handle::Draft(draft), None))
             }
+            Node::Mailbox { to, .. } => {
+                let Some(name) = name.to_str() else {
+                    return Err(self.refuse_creation(caller, &parent, name));
+                };
+                let (node, draft) = self.exchange.create_letter(caller, to, name)?;
+                (Node::Letter(node), Opened::direct(Handle::Letter(draft), None))
+            }
+            Node::Dir { dir: Dir::Send, .. } => return Err(self.refuse_creation(caller, &parent, name)),
             Node::Dir { dir: Dir::Top | Dir::Inbox | Dir::Outbox, .. } => {
                 let path = tree::child_path(&self.exchange, &parent, name);
                 let Some(log) = self.exchange.find_log(&path) else {
@@ -140,7 +162,7 @@ impl Mounted {
             Node::View { view, .. } if view.kind() == NodeKind::Directory => {
                 return Err(self.refuse_creation(caller, &parent, name));
             }
-            Node::Log(_) | Node::Handoff { .. } | Node::View { .. } => {
+            Node::Log(_) | Node::Handoff { .. } | Node::Letter(_) | Node::View { .. } => {
                 return Err(Denied::os(libc::ENOTDIR));
             }
         };
@@ -174,6 +196,7 @@ impl Mounted {
             Handle::View { reader: ViewReader::Text(text), .. } => Ok(slice(text, offset, size)),
             Handle::View { reader: ViewReader::Growing(file), .. } => Ok(read_at(file, offset, size)?),
             Handle::Draft(draft) => Ok(draft.read(offset, size)),
+            Handle::Letter(letter) => Ok(letter.read(offset, size)),
             Handle::File(open) => self.exchange.files().read(open, offset, size),
             Handle::LogWriter(_) => Err(bad_handle()),
             Handle::Directory(_) => Err(Denied::os(libc::EISDIR)),
@@ -194,6 +217,7 @@ impl Mounted {
         match &*handle {
             Handle::LogWriter(writer) => writer.write(caller, offset, append, data),
             Handle::Draft(draft) => draft.write(caller, offset, append, data),
+            Handle::Letter(letter) => letter.write(caller, offset, append, data),
             Handle::File(open) => self.exchange.files().write(caller, open, offset, append, data),
             Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Err(bad_handle()),
         }
@@ -204,6 +228,7 @@ impl Mounted {
         match &*handle {
             Handle::LogWriter(writer) => writer.flush(caller),
             Handle::Draft(draft) => draft.flush(caller),
+            Handle::Letter(letter) => letter.flush(caller),
             Handle::File(open) => self.exchange.files().flush(caller, open),
             Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => Ok(()),
         }
@@ -217,10 +242,11 @@ impl Mounted {
                 Ok(file.sync_data()?)
             }
             Handle::File(open) => self.exchange.files().fsync(caller, open, data_only),
-            // A draft is nothing yet that could be lost; publishing it is what must last.
-            Handle::Draft(_) | Handle::View { reader: ViewReader::Text(_), .. } | Handle::Directory(_) => {
-                Ok(())
-            }
+            // A draft is nothing yet that could be lost; publishing or sending it is what must last.
+            Handle::Draft(_)
+            | Handle::Letter(_)
+            | Handle::View { reader: ViewReader::Text(_), .. }
+            | Handle::Directory(_) => Ok(()),
         }
     }
 
@@ -236,8 +262,17 @@ impl Mounted {
         match handle {
             Handle::LogWriter(writer) => writer.release(),
             Handle::Draft(draft) => draft.release(),
+            Handle::Letter(letter) => letter.release(),
             Handle::File(open) => self.exchange.files().release(open),
             Handle::Reader { .. } | Handle::View { .. } | Handle::Directory(_) => {}
+        }
+    }
+
+    /// Closes what the kernel did not before the mount ended.
+    pub(super) fn abandon(&self, handle: &Handle) {
+        match handle {
+            Handle::Letter(letter) => letter.abandon(),
+            handle => self.close(handle),
         }
     }
 
@@ -245,6 +280,9 @@ impl Mounted {
     pub(super) fn unsupported(&self, caller: &Caller, number: u64, operation: &'static str) -> Outcome<()> {
         match self.node(number)? {
             Node::File { .. } => Err(Denied::os(libc::EOPNOTSUPP)),
+            Node::Letter(letter) if self.exchange.is_draft_letter(letter) => {
+                Err(Denied::os(libc::EOPNOTSUPP))
+            }
             node => Err(self.refuse(caller, &node, operation)),
         }
     }

@@ -133,6 +133,13 @@ impl Mounted {
             let attr = tree::attr(&self.exchange, caller, &node)?;
             return Ok((node, attr));
         }
+        if let Node::Letter(letter) = node {
+            if let Some(size) = change.size {
+                self.exchange.truncate_letter(caller, letter, size)?;
+            }
+            // Programs give a copy its original's modes and times once it is closed, and so sent. They have no effect.
+            return Ok((node.clone(), tree::attr(&self.exchange, caller, &node)?));
+        }
         let attr = tree::attr(&self.exchange, caller, &node)?;
         match change.operation(&attr) {
             None => Ok((node, attr)),
@@ -147,7 +154,8 @@ impl Mounted {
             Node::Handoff { node: handoff, .. } => {
                 self.exchange.refuse_handoff_operation(caller, *handoff, operation)
             }
-            Node::Dir { .. } | Node::View { .. } | Node::File { .. } => {
+            Node::Letter(letter) => self.exchange.refuse_letter_operation(caller, *letter, operation),
+            Node::Dir { .. } | Node::Mailbox { .. } | Node::View { .. } | Node::File { .. } => {
                 let path = tree::path(&self.exchange, node).unwrap_or_default();
                 self.exchange.refuse_read_only(caller, &path, operation)
             }
@@ -227,6 +235,7 @@ impl Mounted {
             (Node::Dir { dir: Dir::State(state), .. }, Some(name)) => {
                 self.exchange.unlink_handoff(caller, *state, name)
             }
+            (Node::Mailbox { to, .. }, Some(name)) => self.exchange.unlink_letter(caller, to, name),
             _ => Err(self.refuse_name(caller, &parent, name, "unlink")),
         }
     }
@@ -306,6 +315,16 @@ impl Mounted {
                     return Err(self.refuse_name(caller, &new_parent, new_name, "rename"));
                 };
                 self.exchange.move_handoff(caller, (*from, from_name), (*to, to_name))
+            }
+            (Node::Mailbox { to: old, .. }, Node::Mailbox { to: new, .. })
+                if flags & RENAME_EXCHANGE == 0 =>
+            {
+                let name = name.to_str().ok_or_else(|| Denied::os(libc::ENOENT))?;
+                let Some(new_name) = new_name.to_str() else {
+                    return Err(self.refuse_name(caller, &new_parent, new_name, "rename"));
+                };
+                let replace = flags & RENAME_NOREPLACE == 0;
+                self.exchange.move_letter(caller, (old, name), (new, new_name), replace)
             }
             _ => match self.peek(caller, &parent, name) {
                 None => Err(Denied::os(libc::ENOENT)),

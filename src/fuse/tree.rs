@@ -3,8 +3,10 @@
 use crate::exchange::files::FileId;
 use crate::exchange::handoffs::{HandoffNode, State};
 use crate::exchange::logs::LogName;
+use crate::exchange::send::{LetterNode, SEND};
 use crate::exchange::views::View;
 use crate::exchange::{Attr, Caller, Denied, Exchange, NodeKind, Outcome};
+use crate::wire::name::AgentName;
 use std::ffi::{OsStr, OsString};
 
 /// The folder under which the whole tree answers once more, for programs that expect it.
@@ -22,16 +24,19 @@ pub enum Dir {
     Inbox,
     /// `outbox/`
     Outbox,
+    /// `send/`
+    Send,
     /// `handoff/`, `claimed/`, `archive/`, `rejected/`
     State(State),
 }
 
 impl Dir {
     /// All of them.
-    pub const ALL: [Dir; 7] = [
+    pub const ALL: [Dir; 8] = [
         Dir::Top,
         Dir::Inbox,
         Dir::Outbox,
+        Dir::Send,
         Dir::State(State::Pending),
         Dir::State(State::Claimed),
         Dir::State(State::Archived),
@@ -44,6 +49,7 @@ impl Dir {
             Dir::Top => "",
             Dir::Inbox => "inbox",
             Dir::Outbox => "outbox",
+            Dir::Send => SEND,
             Dir::State(state) => state.dir(),
         }
     }
@@ -73,6 +79,15 @@ pub enum Node {
         /// Where it was seen.
         state: State,
     },
+    /// An agent's folder in `send/`.
+    Mailbox {
+        /// Whom its letters are for.
+        to: AgentName,
+        /// Seen through `_coordination/`.
+        aliased: bool,
+    },
+    /// A file in such a folder.
+    Letter(LetterNode),
     /// A read-only file or directory that the exchange makes.
     View {
         /// Which.
@@ -126,7 +141,15 @@ pub fn lookup(exchange: &Exchange, caller: &Caller, parent: &Node, name: &OsStr)
             let attr = attr(exchange, caller, &node)?;
             Ok((node, attr))
         }
-        Node::Log(_) | Node::Handoff { .. } | Node::View { .. } => Err(Denied::os(libc::ENOTDIR)),
+        Node::Mailbox { to, .. } => {
+            let found = name.to_str().and_then(|name| exchange.find_letter(caller, to, name));
+            let node = Node::Letter(found.ok_or_else(missing)?);
+            let attr = attr(exchange, caller, &node)?;
+            Ok((node, attr))
+        }
+        Node::Log(_) | Node::Handoff { .. } | Node::Letter(_) | Node::View { .. } => {
+            Err(Denied::os(libc::ENOTDIR))
+        }
     }
 }
 
@@ -155,6 +178,7 @@ fn find(exchange: &Exchange, caller: &Caller, dir: Dir, aliased: bool, name: &Os
             exchange.find_log(name).map(Node::Log)
         }
         Dir::Inbox | Dir::Outbox => exchange.find_log(&format!("{}/{name}", dir.path())).map(Node::Log),
+        Dir::Send => exchange.find_mailbox(name).map(|to| Node::Mailbox { to, aliased }),
         Dir::State(state) => {
             exchange.find_handoff(caller, state, name).map(|node| Node::Handoff { node, state })
         }
@@ -172,6 +196,8 @@ pub fn attr(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Attr> 
         Node::Dir { dir, .. } => Ok(exchange.dir_attr(dir.path())),
         Node::Log(log) => exchange.log_attr(log).ok_or_else(missing),
         Node::Handoff { node, .. } => exchange.handoff_attr(*node).ok_or_else(missing),
+        Node::Mailbox { to, .. } => Ok(exchange.mailbox_attr(to)),
+        Node::Letter(letter) => exchange.letter_attr(*letter).ok_or_else(missing),
         Node::View { view, .. } => exchange.view_attr(caller, view),
         Node::File { id, .. } => exchange.files().attr(*id),
     }
@@ -183,6 +209,8 @@ pub fn attr(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Attr> 
 /// ENOTDIR; the ordinary directory's own.
 pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Listed>> {
     let file = |name: &str, node| Listed { name: name.into(), kind: NodeKind::File, node: Ok(node) };
+    let directory =
+        |name: &str, node| Listed { name: name.into(), kind: NodeKind::Directory, node: Ok(node) };
     let views = |dir: &str, aliased: bool| {
         let views = exchange.list_views(caller, dir).into_iter();
         views.map(move |view| Listed {
@@ -194,8 +222,6 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
     match node {
         Node::Dir { dir: Dir::Top, aliased } => {
             let aliased = *aliased;
-            let directory =
-                |name: &str, node| Listed { name: name.into(), kind: NodeKind::Directory, node: Ok(node) };
             let mut names: Vec<Listed> = Dir::ALL
                 .into_iter()
                 .filter(|dir| *dir != Dir::Top)
@@ -230,6 +256,16 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
             .map(|(name, node)| file(&name, Node::Handoff { node, state: *state }))
             .chain(views(dir.path(), *aliased))
             .collect()),
+        Node::Dir { dir: Dir::Send, aliased } => Ok(exchange
+            .list_mailboxes()
+            .into_iter()
+            .map(|to| directory(to.as_str(), Node::Mailbox { to: to.clone(), aliased: *aliased }))
+            .collect()),
+        Node::Mailbox { to, .. } => Ok(exchange
+            .list_letters(caller, to)
+            .into_iter()
+            .map(|(name, letter)| file(&name, Node::Letter(letter)))
+            .collect()),
         Node::View { view, aliased } if view.kind() == NodeKind::Directory => {
             Ok(views(view.path(), *aliased).collect())
         }
@@ -239,7 +275,9 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
             .into_iter()
             .map(|entry| Listed { name: entry.name, kind: entry.kind, node: Err(entry.ino) })
             .collect()),
-        Node::Log(_) | Node::Handoff { .. } | Node::View { .. } => Err(Denied::os(libc::ENOTDIR)),
+        Node::Log(_) | Node::Handoff { .. } | Node::Letter(_) | Node::View { .. } => {
+            Err(Denied::os(libc::ENOTDIR))
+        }
     }
 }
 
@@ -249,6 +287,8 @@ pub fn path(exchange: &Exchange, node: &Node) -> Option<String> {
         Node::Dir { dir, .. } => Some(dir.path().to_owned()),
         Node::Log(log) => Some(log.path()),
         Node::Handoff { .. } => None,
+        Node::Mailbox { to, .. } => Some(format!("{SEND}/{to}")),
+        Node::Letter(letter) => Some(exchange.letter_path(*letter)),
         Node::View { view, .. } => Some(view.path().to_owned()),
         Node::File { id, .. } => Some(exchange.files().path(*id).to_string_lossy().into_owned()),
     }

@@ -55,6 +55,11 @@ impl LogName {
         })
     }
 
+    /// Whether the exchange itself puts copies of messages here that were written to another log.
+    pub fn takes_copies(&self) -> bool {
+        matches!(self, LogName::Inbox(_) | LogName::Incidents)
+    }
+
     /// The one agent that appends here, where there is only one.
     pub fn only_writer(&self) -> Option<&AgentName> {
         match self {

@@ -14,6 +14,9 @@
 //! | `domain_owners` | `{domain: [handles]}`; may be absent in others' entries |
 //! | `evidence` | `{proposal: <message id>, acks: {<handle>: <message id>}}`, ids in hex; with `settled_by: "operator"` where not everyone acked; absent in others' entries |
 
+#[cfg(test)]
+mod tests;
+
 use super::canonical;
 use super::json::{Object, Value};
 use super::name::AgentName;

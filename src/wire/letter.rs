@@ -104,13 +104,11 @@ pub fn read(name: &str, text: &[u8], to: &AgentName) -> Result<Option<Object>, L
 ///
 /// # Errors
 /// What no further byte can mend.
-pub fn check_start(name: &str, start: &[u8]) -> Result<(), LetterError> {
+pub fn check_start(name: &str, start: &[u8], to: &AgentName) -> Result<(), LetterError> {
     if Format::of(name) == Some(Format::Json) {
-        return match json::parse(start) {
-            Err(error) if error.kind == JsonErrorKind::Incomplete => Ok(()),
-            Err(error) => Err(error.into()),
-            Ok(Value::Object(_)) => Ok(()),
-            Ok(_) => Err(not_an_object().into()),
+        return match read_object(name, start, to) {
+            Err(LetterError::Json(error)) if error.kind == JsonErrorKind::Incomplete => Ok(()),
+            read => read.map(drop),
         };
     }
     let text = match std::str::from_utf8(start) {

@@ -111,6 +111,29 @@ impl Fixture {
         fs::write(&file, change(fs::read_to_string(&file).unwrap())).unwrap();
     }
 
+    /// Adds a line to an agent's table in exchange.toml. For before the first mount.
+    pub fn configure_agent(&self, agent: &str, line: &str) {
+        let table = format!("[agents.\"{agent}\"]\n");
+        self.reconfigure(|toml| {
+            assert!(toml.contains(&table), "{agent} has no table in {toml}");
+            toml.replace(&table, &format!("{table}{line}\n"))
+        });
+    }
+
+    /// Gives a key of exchange.toml that stands there already another value. For before the first mount.
+    pub fn configure_key(&self, key: &str, value: &str) {
+        self.reconfigure(|toml| {
+            let start = toml.find(&format!("\n{key} = ")).unwrap_or_else(|| panic!("no {key} in {toml}")) + 1;
+            let end = start + toml[start..].find('\n').unwrap();
+            format!("{}{key} = {value}{}", &toml[..start], &toml[end..])
+        });
+    }
+
+    /// Says who decides about what: `release = ["alice", "bob"]`. For before the first mount.
+    pub fn configure_domains(&self, domains: &str) {
+        self.reconfigure(|toml| toml.replace("\n[domains]\n", &format!("\n[domains]\n{domains}\n")));
+    }
+
     /// Runs `baton` with this exchange as its default.
     pub fn baton(&self, args: &[&str]) -> Output {
         self.baton_with_input(args, "")
@@ -309,6 +332,20 @@ impl Mount {
     #[track_caller]
     pub fn read(&self, path: &str) -> String {
         fs::read_to_string(self.at(path)).unwrap_or_else(|e| panic!("reading {path}: {e}"))
+    }
+
+    /// The lines of a log, parsed.
+    #[track_caller]
+    pub fn lines(&self, log: &str) -> Vec<Value> {
+        json_lines(&self.read(log))
+    }
+
+    /// What the messages of a log say: each one's `body`, which must be a text.
+    #[track_caller]
+    pub fn bodies(&self, log: &str) -> Vec<String> {
+        let body =
+            |line: Value| line["body"].as_str().unwrap_or_else(|| panic!("no text in {line}")).to_owned();
+        self.lines(log).into_iter().map(body).collect()
     }
 
     /// Appends to a file of the tree with one write.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// A daemon under strace, which makes chosen system calls fail or kills it in them.
-struct Faulty {
+pub struct Faulty {
     fixture: Fixture,
     mountpoint: PathBuf,
     strace: Child,
@@ -20,11 +20,22 @@ impl Faulty {
     }
 
     fn mount_as(fixture: &Fixture, path: &str, injection: &str, args: &[&str]) -> Self {
+        Self::mount_on(
+            fixture,
+            if path.is_empty() { &[] } else { std::slice::from_ref(&path) },
+            injection,
+            args,
+        )
+    }
+
+    /// `paths`: the files of the exchange that the injection is about; none: any. strace counts its calls in
+    /// each thread by itself.
+    pub fn mount_on(fixture: &Fixture, paths: &[&str], injection: &str, args: &[&str]) -> Self {
         let mountpoint = fixture.new_mountpoint();
         let call = injection.split(':').next().unwrap();
         let mut command = Command::new("strace");
         command.args(["-f", "-qq", "-o"]).arg(fixture.scratch().join("strace"));
-        if !path.is_empty() {
+        for path in paths {
             command.arg("-P").arg(fixture.dir().join(path));
         }
         command.arg("-e").arg(format!("trace={call}")).arg("-e").arg(format!("inject={injection}"));
@@ -39,19 +50,19 @@ impl Faulty {
         Faulty { fixture: fixture.clone(), mountpoint, strace }
     }
 
-    fn bash(&self, script: &str) -> crate::common::Output {
+    pub fn bash(&self, script: &str) -> crate::common::Output {
         let script = format!(". {}/prelude.sh\n{script}", crate::common::CLIENTS);
         run(&mut self.fixture.client_command("bash", &["-c", &script], &self.mountpoint), "")
     }
 
     /// Ends it cleanly.
-    fn umount(mut self) {
+    pub fn umount(mut self) {
         self.fixture.umount(&self.mountpoint).ok();
         self.strace.wait().unwrap();
     }
 
     /// After the injection killed it.
-    fn take_dead(mut self) {
+    pub fn take_dead(mut self) {
         self.strace.wait().unwrap();
         crate::common::detach(&self.mountpoint);
     }
@@ -68,7 +79,7 @@ impl Drop for Faulty {
 
 /// Mounts once, so that whatever a fault left half done is finished, and proves the exchange.
 #[track_caller]
-fn recover(fixture: &Fixture) -> Mount {
+pub fn recover(fixture: &Fixture) -> Mount {
     let mount = fixture.mount_as_operator();
     fixture.verify();
     mount

@@ -263,7 +263,7 @@ const UNSIGNED: &str = r#"echo '{"timestamp":"2026-01-01T00:00:00Z","from":"bob"
 #[test]
 fn unsigned_refuses_where_nothing_seals() {
     let fixture = Fixture::new();
-    fixture.reconfigure(|toml| toml.replace("[agents.bob]", "[agents.bob]\nseal = false"));
+    fixture.configure_agent("bob", "seal = false");
     let bob = fixture.mount_as("bob");
     bob.refuses(UNSIGNED, "Key was rejected by service", "unsigned");
     let operator = fixture.mount_as_operator();

@@ -7,8 +7,10 @@
 mod common;
 
 mod clients;
+mod crash;
 mod credentials;
 mod daemon;
+mod delivery;
 mod faults;
 mod handoffs;
 mod hostile;

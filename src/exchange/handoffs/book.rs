@@ -1,8 +1,8 @@
 //! The state machine's memory: which handoffs there are, in which state, and which ids are used.
 
-use super::drafts::Drafts;
 use super::{HandoffNode, State};
 use crate::exchange::Exchange;
+use crate::exchange::drafts::Drafts;
 use crate::exchange::events::Event;
 use crate::exchange::replay::{ReplayIndex, ShortId, short};
 use crate::rules::handoff::{Parties, REASON, is_final_name};
@@ -30,7 +30,7 @@ pub(in crate::exchange) struct Book {
     pub(super) names: [BTreeMap<String, HandoffNode>; 4],
     pub(super) expiring: BTreeSet<(Timestamp, HandoffNode)>,
     used: ReplayIndex,
-    pub(super) drafts: Drafts,
+    pub(super) drafts: Drafts<HandoffNode>,
 }
 
 #[derive(Debug, Clone)]

@@ -1,16 +1,16 @@
 //! The handoff state machine: handoff/ -> claimed/ -> archive/, or rejected/.
 //!
 //! `moves` decides and makes each move, `book` remembers what is where, `writer` takes what is being
-//! written into `drafts` until it is published.
+//! written until it is published.
 
 mod book;
-mod drafts;
 mod moves;
 mod writer;
 
 pub(super) use book::Handoffs;
 pub use writer::DraftWriter;
 
+use super::drafts::Draft;
 use super::{Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
 use crate::rules::handoff::refuse_operation;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ impl Exchange {
         let mut names: BTreeMap<&str, HandoffNode> =
             book.names[state as usize].iter().map(|(name, node)| (name.as_str(), *node)).collect();
         if state == State::Pending {
-            for (name, node) in book.drafts.visible(&actor, caller) {
+            for (name, node) in book.drafts.visible(&actor, caller, state.dir()) {
                 names.entry(name).or_insert(node);
             }
         }
@@ -43,10 +43,9 @@ impl Exchange {
     pub fn find_handoff(&self, caller: &Caller, state: State, name: &str) -> Option<HandoffNode> {
         let actor = self.actor(caller);
         let book = self.handoffs().book.lock();
-        book.names[state as usize]
-            .get(name)
-            .copied()
-            .or_else(|| (state == State::Pending).then(|| book.drafts.find(&actor, caller, name)).flatten())
+        book.names[state as usize].get(name).copied().or_else(|| {
+            (state == State::Pending).then(|| book.drafts.find(&actor, caller, (state.dir(), name))).flatten()
+        })
     }
 
     /// What stat() shows; `None` when the node is gone (a discarded draft).
@@ -60,14 +59,7 @@ impl Exchange {
             };
             return Some(Attr { mode: stat.mode & 0o444, uid, ..Attr::of(NodeKind::File, stat) });
         }
-        let draft = book.drafts.get(node)?;
-        Some(Attr {
-            size: draft.bytes.len() as u64,
-            mode: 0o600,
-            uid: draft.creator.uid,
-            gid: draft.creator.gid,
-            ..Attr::empty(NodeKind::File, draft.changed)
-        })
+        book.drafts.get(node).map(Draft::attr)
     }
 
     /// The attributes of one of the four directories: like /tmp, everybody's, with names that only
@@ -105,7 +97,7 @@ impl Exchange {
         let book = self.handoffs().book.lock();
         match (book.published.get(&node), book.drafts.get(node)) {
             (Some(published), _) => published.path(),
-            (None, Some(draft)) => format!("handoff/{}", draft.name),
+            (None, Some(draft)) => draft.path(),
             (None, None) => "handoff/".into(),
         }
     }

@@ -61,7 +61,7 @@ impl Exchange {
         }
         if !is_final_name(to.1) {
             let mut book = self.handoffs().book.lock();
-            book.drafts.rename(node, to.1);
+            book.drafts.rename(node, (to.0.dir(), to.1));
             return Ok(());
         }
         self.publish(actor, node, bytes, to.1).map_err(|denied| self.record(caller, attempt, denied))
@@ -191,7 +191,9 @@ impl Exchange {
                 Err(error) => tracing::warn!(name, %error, "an expired handoff could not be moved"),
             }
         }
-        self.drop_stale_drafts(now);
+        self.drop_stale_handoff_drafts(now);
+        self.drop_stale_letter_drafts(now);
+        self.run_trust_janitor(now);
         self.tick();
         self.archive_if_due(self.now());
         moved

@@ -1,18 +1,20 @@
 //! Handoffs that are being written: in memory, seen by their writer only, until they are published.
 //!
 //! Under a final name (`x.json`) the write that completes the object publishes it; under any other name
-//! the rename to a final one does. Two processes that write the same temporary name at once each have a
-//! draft of their own, so neither loses bytes to the other.
+//! the rename to a final one does.
 
 use super::{HandoffNode, State};
-use crate::exchange::{Attempt, Caller, Denied, Exchange, Outcome, process_of, same_process};
+use crate::exchange::process::same_process;
+use crate::exchange::{Attempt, Caller, Denied, Exchange, Outcome};
 use crate::rules::handoff::{check_name, is_final_name, refuse_operation};
 use crate::rules::identity::check_takes_part;
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::{self, JsonErrorKind};
 use crate::wire::time::Timestamp;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+
+/// Longest handoff, in bytes.
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// An open draft.
 pub struct DraftWriter {
@@ -53,9 +55,8 @@ impl Exchange {
                 let advice = format!("{path} exists. Choose another name.");
                 return Err(Refusal::new(Rule::Replay, advice));
             }
-            book.drafts.check_count(&actor)?;
             let node = book.new_node();
-            book.drafts.add(node, &actor, caller, name);
+            book.drafts.add(node, &actor, caller, (state.dir(), name))?;
             Ok(node)
         })();
         let node = created.map_err(|refusal| {
@@ -69,27 +70,22 @@ impl Exchange {
     /// # Errors
     /// `immutable`.
     pub fn open_draft(&self, caller: &Caller, node: HandoffNode, flags: i32) -> Outcome<DraftWriter> {
-        let (actor, process) = (self.actor(caller), process_of(caller.pid));
+        let actor = self.actor(caller);
+        let path = self.handoff_path(node);
         let mut book = self.handoffs().book.lock();
-        let Some(draft) = book.drafts.get_mut(node).filter(|d| d.by == actor) else {
-            drop(book);
-            return Err(self.refuse_handoff_operation(caller, node, "open for writing"));
-        };
-        let path = format!("handoff/{}", draft.name);
-        let truncate = flags & libc::O_TRUNC != 0;
-        let theirs = draft.process != process && is_alive(draft.process);
-        let node = if truncate && theirs {
-            let name = draft.name.clone();
-            let own = book.new_node();
-            book.drafts.add(own, &actor, caller, &name);
-            own
-        } else {
-            draft.writers += 1;
-            if truncate {
-                draft.bytes.clear();
-                draft.changed = SystemTime::now();
+        let own = book.new_node();
+        let opened = book.drafts.open(node, own, &actor, caller, flags);
+        drop(book);
+        let node = match opened {
+            Ok(Some(node)) => node,
+            Ok(None) => return Err(self.refuse_handoff_operation(caller, node, "open for writing")),
+            Err(refusal) => {
+                return Err(self.refuse(
+                    caller,
+                    Attempt { operation: "open", path: &path, bytes: &[] },
+                    refusal,
+                ));
             }
-            node
         };
         Ok(DraftWriter { exchange: self.this(), node, path, opener: caller.clone() })
     }
@@ -106,31 +102,33 @@ impl Exchange {
             return Err(self.refuse_handoff_operation(caller, node, "truncate"));
         };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
-        if let Err(refusal) = book.drafts.check_room(draft, size) {
-            let path = format!("handoff/{}", draft.name);
+        if let Err(refusal) = check_size(size).and_then(|()| book.drafts.check_room(draft, size)) {
+            let path = draft.path();
             drop(book);
             let attempt = Attempt { operation: "truncate", path: &path, bytes: &[] };
             return Err(self.refuse(caller, attempt, refusal));
         }
         if let Some(draft) = book.drafts.get_mut(node) {
-            draft.bytes.resize(size, 0);
-            draft.changed = SystemTime::now();
+            draft.truncate(size);
         }
         Ok(())
     }
 
     /// Gives up drafts that nobody finished; their bytes go to quarantine.
-    pub(super) fn drop_stale_drafts(&self, now: Timestamp) {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_micros(u64::try_from(now.0).unwrap_or(0));
+    pub(super) fn drop_stale_handoff_drafts(&self, now: Timestamp) {
         let stale = self.handoffs().book.lock().drafts.take_stale(now);
         for draft in stale {
-            let path = format!("handoff/{}", draft.name);
-            let advice =
-                format!("{path} was left unpublished for an hour. Write it again and rename it to *.json.");
-            let attempt = Attempt { operation: "expire", path: &path, bytes: &draft.bytes };
-            let _ = self.refuse(&draft.creator, attempt, Refusal::new(Rule::Partial, advice));
+            self.give_up_draft(&draft, "Write it again and rename it to *.json.");
         }
     }
+}
+
+fn check_size(len: usize) -> Result<(), Refusal> {
+    if len <= MAX_BYTES {
+        return Ok(());
+    }
+    let advice = format!("A handoff may have {MAX_BYTES} bytes. Shorten the transcript, or refer to a file.");
+    Err(Refusal::new(Rule::Size, advice))
 }
 
 impl DraftWriter {
@@ -152,21 +150,15 @@ impl DraftWriter {
                 }
                 return Err(self.refuse(caller, "write", data, refuse_operation(&self.path, "write")));
             };
-            let start =
-                if append { draft.bytes.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
-            let end = start.saturating_add(data.len());
-            if let Err(refusal) = book.drafts.check_room(draft, end) {
+            let (start, end) = draft.extent(offset, append, data.len());
+            if let Err(refusal) = check_size(end).and_then(|()| book.drafts.check_room(draft, end)) {
                 let bytes = draft.bytes.clone();
                 drop(book);
                 return Err(self.refuse(caller, "write", &bytes, refusal));
             }
             // Found above, under the same lock.
             let Some(draft) = book.drafts.get_mut(self.node) else { return Ok(0) };
-            if draft.bytes.len() < end {
-                draft.bytes.resize(end, 0);
-            }
-            draft.bytes[start..end].copy_from_slice(data);
-            draft.changed = SystemTime::now();
+            draft.put(start, data);
             if !is_final_name(&draft.name) {
                 return Ok(data.len());
             }
@@ -186,10 +178,7 @@ impl DraftWriter {
     /// Bytes of the draft, for a descriptor that reads too.
     pub fn read(&self, offset: u64, size: usize) -> Vec<u8> {
         let book = self.exchange.handoffs().book.lock();
-        let Some(draft) = book.drafts.get(self.node) else { return Vec::new() };
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(draft.bytes.len());
-        let end = start.saturating_add(size).min(draft.bytes.len());
-        draft.bytes[start..end].to_vec()
+        book.drafts.get(self.node).map_or_else(Vec::new, |draft| draft.read(offset, size))
     }
 
     /// One close(2): tells the opener of a final name that what it wrote is incomplete.
@@ -246,8 +235,4 @@ impl DraftWriter {
     fn refuse(&self, caller: &Caller, operation: &'static str, bytes: &[u8], refusal: Refusal) -> Denied {
         self.exchange.refuse(caller, Attempt { operation, path: &self.path, bytes }, refusal)
     }
-}
-
-fn is_alive(process: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{process}")).exists()
 }

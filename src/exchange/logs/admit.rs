@@ -41,7 +41,7 @@ pub(super) struct Judge<'a> {
 impl Exchange {
     /// Everything that can be judged without the log: schema, authority, signature, limits, recipients. An
     /// unsigned object of an agent whose key is at hand is sealed first.
-    fn admit(&self, judge: &Judge<'_>, streamed: StreamedObject) -> Result<Admitted, Refusal> {
+    pub(super) fn admit(&self, judge: &Judge<'_>, streamed: StreamedObject) -> Result<Admitted, Refusal> {
         let (log, actor) = (judge.log, judge.actor);
         let (message, line) = match self.seal(judge, streamed)? {
             Sealing::Sealed(message, line) => (message, line.into_bytes()),
@@ -56,15 +56,21 @@ impl Exchange {
             rules::append::check_line(line.len(), tier, config.max_body_bytes)?;
             rules::append::check_limits(message, tier, now, config.clock_skew_seconds, config.max_body_bytes)
         };
+        let contact = self.judge_card(&message, &judge.trust)?;
         let (message, tier, key) =
             if !message.is_signed() && config.allow_unsigned_from.contains(&message.from) {
+                message.check_not_blocked(&judge.trust)?;
                 (message, Tier::Verified, None)
             } else {
-                let verified = message.verify(&judge.trust)?;
+                let introduction = contact.as_ref().filter(|c| c.is_first).map(|c| c.introduction(now));
+                let verified = message.verify(introduction.as_ref().unwrap_or(&judge.trust))?;
                 let (tier, key) = (verified.tier(), verified.key().clone());
                 (verified.into_message(), tier, Some(key))
             };
         check(&message, tier)?;
+        if let Some(contact) = contact {
+            self.meet(&contact)?;
+        }
         Ok(Admitted { line, id, message, to, tier, key })
     }
 
@@ -78,7 +84,7 @@ impl Exchange {
 
     /// Rule `size`, as soon as an incomplete object breaks it: what is parsed of it takes many times its
     /// bytes of memory. Who may relay may be writing for a TRUSTED agent.
-    pub(super) fn check_pending(&self, actor: &Actor, pending: usize) -> Result<(), Refusal> {
+    pub(in crate::exchange) fn check_pending(&self, actor: &Actor, pending: usize) -> Result<(), Refusal> {
         if pending > MAX_PENDING {
             let advice = format!("An object of more than {MAX_PENDING} bytes. Put the content in a file.");
             return Err(Refusal::new(Rule::Size, advice));

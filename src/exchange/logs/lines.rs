@@ -87,7 +87,7 @@ fn ends_with_the_indexed_line(bytes: &dyn LogBytes, ids: &ReplayIndex) -> io::Re
 
 /// The id of a stored line: its message's, or the hash of an object that is no message (a decision); `None` if
 /// it is no object.
-pub(super) fn line_id(line: &[u8]) -> Option<ShortId> {
+pub(in crate::exchange) fn line_id(line: &[u8]) -> Option<ShortId> {
     let object: Object = one_object(line).ok()?.object;
     Some(match Message::from_object(object.clone()) {
         Ok(message) => short(&message.id),

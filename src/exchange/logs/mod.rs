@@ -14,6 +14,7 @@ mod writer;
 pub(super) use bulk::Incoming;
 pub(super) use deliver::{Stamp, id_of_object};
 pub(super) use lines::for_each_line;
+pub(super) use lines::line_id;
 pub(super) use rotate::{Archived, hash_of, temp_path};
 pub use writer::LogWriter;
 

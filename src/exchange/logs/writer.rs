@@ -5,12 +5,17 @@
 
 use super::admit::{Admitted, Judge};
 use super::{Log, LogName};
-use crate::exchange::{Attempt, Caller, Denied, Durability, Exchange, Outcome, same_process};
+use crate::exchange::process::same_process;
+use crate::exchange::replay::ShortId;
+use crate::exchange::{Actor, Attempt, Caller, Denied, Durability, Exchange, Outcome};
 use crate::rules::{self, Refusal, Rule};
 use crate::wire::canonical;
 use crate::wire::json::{Object, ObjectStream, StreamedObject, Value};
+use crate::wire::message::Message;
+use crate::wire::trust::TrustList;
 use parking_lot::Mutex;
 use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 /// An open descriptor that appends to a log.
@@ -19,6 +24,31 @@ pub struct LogWriter {
     log: Arc<Log>,
     opener: Caller,
     stream: Mutex<WriterState>,
+}
+
+/// An object that is sealed and judged, and can be posted.
+pub(in crate::exchange) struct Ready {
+    log: LogName,
+    actor: Actor,
+    trust: Arc<TrustList>,
+    admitted: Admitted,
+}
+
+impl Ready {
+    /// The line as it will be stored, without newline.
+    pub fn line(&self) -> String {
+        String::from_utf8_lossy(&self.admitted.line).into_owned()
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.admitted.message
+    }
+
+    /// What identifies it in a log.
+    pub fn id(&self) -> ShortId {
+        self.admitted.id
+    }
 }
 
 struct WriterState {
@@ -56,17 +86,45 @@ impl Exchange {
         object: Object,
         attempt: Attempt<'_>,
     ) -> Outcome<String> {
-        let actor = self.actor(caller);
-        let post = || -> Outcome<String> {
-            let line = canonical::utf8(&Value::Object(object.clone())).into_bytes();
-            let judge = Judge { log, caller, actor: &actor, trust: self.trust() };
-            let admitted = self.admit_all(&judge, vec![StreamedObject { line, object }])?;
-            let committed = self.commit(&self.log(log)?, &actor, &admitted, &judge.trust)?;
-            self.settle(&committed)?;
-            let line = admitted.into_iter().next().map(|line| line.line).unwrap_or_default();
-            Ok(String::from_utf8_lossy(&line).into_owned())
-        };
-        post().map_err(|denied| self.record(caller, attempt, denied))
+        let ready = self.make_ready(caller, log, object).map_err(Denied::from);
+        ready.and_then(|ready| self.post_ready(ready)).map_err(|denied| self.record(caller, attempt, denied))
+    }
+
+    /// Seals an object and judges it as if `caller` had written it to `log`, but for replay; nothing is stored.
+    ///
+    /// # Errors
+    /// The rules of a write.
+    pub(in crate::exchange) fn make_ready(
+        &self,
+        caller: &Caller,
+        log: &LogName,
+        object: Object,
+    ) -> Result<Ready, Refusal> {
+        let (actor, trust) = (self.actor(caller), self.trust());
+        let line = canonical::utf8(&Value::Object(object.clone())).into_bytes();
+        let judge = Judge { log, caller, actor: &actor, trust: Arc::clone(&trust) };
+        let admitted = self.admit(&judge, StreamedObject { line, object })?;
+        self.conversation().check(&admitted.fact(self.now()), 0, &self.charter())?;
+        Ok(Ready { log: log.clone(), actor, trust, admitted })
+    }
+
+    /// Appends what was made ready; returns the line as it is stored.
+    ///
+    /// # Errors
+    /// As a write's. Nothing is recorded.
+    pub(in crate::exchange) fn post_ready(&self, ready: Ready) -> Outcome<String> {
+        let admitted = std::slice::from_ref(&ready.admitted);
+        let committed = self.commit(&self.log(&ready.log)?, &ready.actor, admitted, &ready.trust)?;
+        self.settle(&committed)?;
+        Ok(ready.line())
+    }
+
+    /// Whether a log has a message.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(in crate::exchange) fn log_holds(&self, log: &LogName, id: &ShortId) -> io::Result<bool> {
+        Ok(self.log(log)?.tail.lock().ids.contains(id))
     }
 
     /// Entries that agents write to decisions.jsonl themselves. The exchange has entered what they may say, so
@@ -94,7 +152,7 @@ impl Exchange {
         let bilateral = self.config.agents.keys().filter(|to| *to != from);
         let bilateral = bilateral.map(|to| LogName::Bilateral { from: from.clone(), to: to.clone() });
         for name in bilateral.chain([LogName::Outbox(from.clone())]) {
-            if self.store.stat(&name.path()).is_ok() && self.log(&name)?.tail.lock().ids.contains(&line.id) {
+            if self.store.stat(&name.path()).is_ok() && self.log_holds(&name, &line.id)? {
                 return Ok(true);
             }
         }

@@ -23,6 +23,30 @@ const BATCH_BYTES: usize = 8 << 20;
 /// A longer line can't have been appended: one write(2) is never longer.
 const MAX_LINE: u64 = 64 << 20;
 
+/// Which commits the bytes of a file are of: start, end, number; ascending.
+#[derive(Debug, Default)]
+pub(super) struct Orders(Vec<(u64, u64, u64)>);
+
+impl Orders {
+    /// Bytes after all others.
+    pub fn push(&mut self, start: u64, end: u64, order: u64) {
+        self.0.push((start, end, order));
+    }
+    fn at(&self, byte: u64) -> Option<u64> {
+        let after = self.0.partition_point(|(start, ..)| *start <= byte);
+        let (_, end, order) = self.0[..after].last()?;
+        (byte < *end).then_some(*order)
+    }
+}
+
+/// A line, and what it is judged by: the trust list of its time, and whether the operator vouched for it should it
+/// have no signature.
+struct Timed<'a> {
+    line: Vec<u8>,
+    trust: &'a TrustList,
+    vouched: bool,
+}
+
 /// The lines of one log, in its archives and in itself.
 pub(super) struct Lines<'a> {
     setting: &'a Setting<'a>,
@@ -40,12 +64,13 @@ impl<'a> Lines<'a> {
         Lines { setting, log, seen: HashMap::new(), files: Vec::new(), count: 0 }
     }
 
-    /// Checks every line of one file.
+    /// Checks every line of one file, each by what held at its time.
     pub fn check(
         &mut self,
         path: &str,
         file: &File,
         history: &LogHistory,
+        orders: &Orders,
         faults: &mut Faults,
     ) -> io::Result<()> {
         self.files.push(path.to_owned());
@@ -53,7 +78,13 @@ impl<'a> Lines<'a> {
         let (mut number, mut at) = (0, 0);
         loop {
             let (batch, torn) = read_batch(&mut reader)?;
-            for result in check_batch(self.setting, self.log.as_ref(), history, &mut at, &batch) {
+            let timed = |line: Vec<u8>| {
+                let (trust, vouched) = (self.setting.history.at(orders.at(at)), history.is_vouched(at));
+                at += line.len() as u64 + 1;
+                Timed { line, trust, vouched }
+            };
+            let batch: Vec<Timed<'_>> = batch.into_iter().map(timed).collect();
+            for result in check_batch(self.setting, self.log.as_ref(), &batch) {
                 number += 1;
                 match result {
                     Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
@@ -110,25 +141,18 @@ fn read_batch(reader: &mut impl BufRead) -> io::Result<(Vec<Vec<u8>>, Option<usi
 fn check_batch(
     setting: &Setting<'_>,
     log: Option<&LogName>,
-    history: &LogHistory,
-    at: &mut u64,
-    batch: &[Vec<u8>],
+    batch: &[Timed<'_>],
 ) -> Vec<Result<ShortId, Refusal>> {
-    let mut lines = Vec::with_capacity(batch.len());
-    for line in batch {
-        lines.push((line.as_slice(), history.is_vouched(*at)));
-        *at += line.len() as u64 + 1;
-    }
     let check_one =
-        |(line, vouched): &(&[u8], bool)| check_stored(setting.config, &setting.history, log, *vouched, line);
-    let check = |lines: &[(&[u8], bool)]| -> Vec<_> { lines.iter().map(check_one).collect() };
+        |timed: &Timed<'_>| check_stored(setting.config, timed.trust, log, timed.vouched, &timed.line);
+    let check = |lines: &[Timed<'_>]| -> Vec<_> { lines.iter().map(check_one).collect() };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batch.len().div_ceil(cores);
     if cores == 1 || share < 16 {
-        return check(&lines);
+        return check(batch);
     }
     std::thread::scope(|scope| {
-        let workers: Vec<_> = lines.chunks(share).map(|lines| scope.spawn(move || check(lines))).collect();
+        let workers: Vec<_> = batch.chunks(share).map(|lines| scope.spawn(move || check(lines))).collect();
         let mut results = Vec::with_capacity(batch.len());
         for worker in workers {
             match worker.join() {
@@ -165,8 +189,8 @@ fn check_decision(line: &[u8]) -> Result<ShortId, Refusal> {
     Ok(id_of_object(object))
 }
 
-/// The message of a stored line that is right. `history`: see [`TrustList::as_history`]. The clock has no say.
-/// `vouched`: the operator does for lines without a signature.
+/// The message of a stored line that is right. `history`: the trust list of its time, or all that was ever trusted
+/// (see [`TrustList::as_history`]). The clock has no say. `vouched`: the operator does for lines without a signature.
 pub(in crate::exchange) fn check_message(
     config: &Config,
     history: &TrustList,

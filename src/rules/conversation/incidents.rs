@@ -52,10 +52,6 @@ impl Incidents {
     pub fn open(&self) -> impl Iterator<Item = &Incident> {
         self.open.values()
     }
-    /// The same, each with its correlation_id.
-    pub fn threads(&self) -> impl Iterator<Item = (&str, &Incident)> {
-        self.open.iter().map(|(correlation_id, incident)| (correlation_id.as_str(), incident))
-    }
     /// Whether safe mode is on, and why.
     pub fn safe_mode(&self) -> Option<&SafeMode> {
         self.safe_mode.as_ref()
@@ -87,9 +83,8 @@ impl Incidents {
         match cause {
             None => Ok(()),
             Some(incident) => {
-                let article =
-                    if message.message_type.starts_with(['a', 'i', 'o', 'u', 'e']) { "An" } else { "A" };
-                Err(refusal(&format!("{article} {}", excerpt(&message.message_type)), incident))
+                let what = format!("A message of type {}", excerpt(&message.message_type));
+                Err(refusal(&what, incident))
             }
         }
     }
@@ -144,9 +139,9 @@ impl Incidents {
         self.open.values().filter(|incident| incident.due < now).min_by_key(|incident| incident.due)
     }
 
-    /// Whether [`Incidents::tick`] would change anything.
-    pub(super) fn is_due(&self, now: Timestamp) -> bool {
-        self.safe_mode.is_none() && self.overdue(now).is_some()
+    /// Since when [`Incidents::tick`] has had something to do.
+    pub(super) fn due(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.safe_mode.is_some() { None } else { Some(self.overdue(now)?.due) }
     }
 
     pub(super) fn tick(&mut self, now: Timestamp) -> Option<Effect> {

@@ -9,6 +9,8 @@ pub mod limits;
 mod pairs;
 pub mod presence;
 pub mod proposals;
+#[cfg(test)]
+mod tests;
 
 use super::Refusal;
 use crate::wire::message::Message;
@@ -125,7 +127,7 @@ impl Conversation {
     /// Takes in a message that was committed. Facts come in commit order. What became due before it comes
     /// first, so that the state after it is the same whenever ticks came.
     pub fn observe(&mut self, fact: &Fact<'_>, charter: &Charter) -> Vec<Effect> {
-        let is_due = self.proposals.is_due(fact.at) || self.incidents.is_due(fact.at);
+        let is_due = self.proposals.is_due(fact.at) || self.incidents.due(fact.at).is_some();
         let mut effects = if is_due { self.tick(fact.at) } else { Vec::new() };
         // By the tiers that were in force before it: nobody who sleeps for 20 minutes can answer in 90 s.
         self.incidents.observe(fact, &self.presence);
@@ -138,10 +140,14 @@ impl Conversation {
         effects
     }
 
-    /// What has become due.
+    /// What has become due, in the order in which it did.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
-        let mut effects = self.proposals.tick(now);
-        effects.extend(self.incidents.tick(now));
+        let mut effects = Vec::new();
+        if let Some(due) = self.incidents.due(now) {
+            effects.extend(self.proposals.tick(due));
+            effects.extend(self.incidents.tick(now));
+        }
+        effects.extend(self.proposals.tick(now));
         self.carry_over(&effects);
         effects
     }

@@ -110,7 +110,7 @@ fn front_matter_that_is_not_understood_is_refused_with_its_line() {
         let text = format!("---\n{matter}\n---\nbody");
         let found = problem("a.md", &text);
         assert!(found.contains(expected), "{matter}: {found}");
-        assert!(check_start("a.md", text.as_bytes()).is_err(), "{matter}");
+        assert!(check_start("a.md", text.as_bytes(), &agent("alice")).is_err(), "{matter}");
     }
     assert!(problem("a.md", "---\ntype: ack\nbody").contains("never closed"));
 }
@@ -154,16 +154,21 @@ fn nothing_is_no_letter() {
 #[test]
 fn a_start_is_refused_only_where_nothing_can_mend_it() {
     assert_eq!(problem("a.txt", b"ab\xffcd"), "byte 2 is no UTF-8");
-    assert_eq!(check_start("a.txt", b"ab\xffcd"), Err(LetterError::NotUtf8(2)));
+    assert_eq!(check_start("a.txt", b"ab\xffcd", &agent("alice")), Err(LetterError::NotUtf8(2)));
     // Half a character, half a front matter, half an object.
     for (name, start) in
         [("a.txt", &b"\xc3"[..]), ("a.md", b"---\ntyp"), ("a.json", b"{\"a"), ("a.json", b" ")]
     {
-        assert_eq!(check_start(name, start), Ok(()), "{start:?}");
+        assert_eq!(check_start(name, start, &agent("alice")), Ok(()), "{start:?}");
     }
-    for (name, start) in
-        [("a.json", &b"hello"[..]), ("a.json", b"[1]"), ("a.json", b"{} x"), ("a.json", b"{\"a\":1,\"a\"")]
-    {
-        assert!(check_start(name, start).is_err(), "{start:?}");
+    for (name, start) in [
+        ("a.json", &b"hello"[..]),
+        ("a.json", b"{\"a\":1}"),
+        ("a.json", b"{\"signature\":\"s\",\"to\":[\"bob\"]}"),
+        ("a.json", b"[1]"),
+        ("a.json", b"{} x"),
+        ("a.json", b"{\"a\":1,\"a\""),
+    ] {
+        assert!(check_start(name, start, &agent("alice")).is_err(), "{start:?}");
     }
 }

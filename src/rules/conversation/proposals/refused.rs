@@ -45,10 +45,9 @@ impl Proposals {
                           whose acks you need in `to`, or write it to their inbox.";
             return Err(Refusal::new(Rule::Recipient, advice));
         }
-        if before.is_none_or(|before| before.standing_at(fact.at) != Standing::Open) {
-            self.check_pending(&message.from, fact.at)?;
-        }
-        Ok(())
+        // In place of its own it is none more.
+        let is_own = |before: &Proposal| before.is_pending_at(fact.at) && before.proposer == message.from;
+        if before.is_some_and(is_own) { Ok(()) } else { self.check_pending(&message.from, fact.at) }
     }
 
     /// One agent can't fill the memory with questions.
