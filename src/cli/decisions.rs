@@ -12,9 +12,9 @@ use std::process::ExitCode;
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "\
-With --json: decided (the entries of decisions.jsonl), and open, escalated, lapsed and overtaken, each a list \
-of {correlation_id, standing, subject, proposer, at, due, affected_domains, acked_by, missing, \
-counter_proposals, id}.
+With --json: decided (the entries of decisions.jsonl), and open, escalated, lapsed, overtaken and dropped, each \
+a list of {correlation_id, standing, subject, proposer, at, due, affected_domains, acked_by, missing, \
+one_is_enough, counter_proposals, id}.
 
 Examples:
   baton decisions
@@ -87,12 +87,15 @@ pub fn run(args: DecisionsArgs) -> anyhow::Result<ExitCode> {
         Ok(())
     };
     section("decided", "Decided", &decision)?;
-    section("open", "Open", &|p| {
-        format!("{}; needs {} until {}", proposal(p), names(&p["missing"]), text(&p["due"]))
-    })?;
-    section("escalated", "Yours to settle (baton decisions settle ID --accept or --drop)", &proposal)?;
-    section("lapsed", "Lapsed", &|p| format!("{}; {} did not ack", proposal(p), names(&p["missing"])))?;
+    section("open", "Open", &waiting)?;
+    section(
+        "escalated",
+        "Yours to settle, if the acks don't come (baton decisions settle ID --accept or --drop)",
+        &waiting,
+    )?;
+    section("lapsed", "Lapsed", &|p| format!("{}; no ack of {}", proposal(p), missing(p)))?;
     section("overtaken", "Overtaken by a decision on the same domain", &proposal)?;
+    section("dropped", "Dropped by you", &proposal)?;
     if is_empty {
         writeln!(out, "nothing was proposed yet")?;
     }
@@ -109,6 +112,15 @@ fn decision(entry: &Value) -> String {
         names(&entry["acked_by"]),
         text(&entry["decision_id"])
     )
+}
+
+fn waiting(entry: &Value) -> String {
+    format!("{}; needs {} until {}", proposal(entry), missing(entry), text(&entry["due"]))
+}
+
+fn missing(entry: &Value) -> String {
+    let names: Vec<String> = entry["missing"].as_array().into_iter().flatten().map(text).collect();
+    names.join(if entry["one_is_enough"] == true { " or " } else { ", " })
 }
 
 fn proposal(entry: &Value) -> String {

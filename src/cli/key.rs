@@ -15,13 +15,17 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Show or take over signing keys
+/// Show, take over and replace signing keys
 #[derive(Debug, clap::Subcommand)]
 pub enum KeyCommand {
     /// Show public keys and their ids; never the private half
     Show(ShowArgs),
     /// Take over an agent's signing key and trust it
     Import(ImportArgs),
+    /// Make an agent a new signing key; the old ones are retired
+    Rotate(RotateArgs),
+    /// Retire a key at once: somebody else has it
+    Deactivate(DeactivateArgs),
 }
 
 /// `baton key show`
@@ -72,6 +76,50 @@ pub struct ImportArgs {
     json: bool,
 }
 
+/// `baton key rotate`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The new key is kept in the exchange and trusted at once. The agent's other keys sign for 24 hours more, so that \
+what is under way arrives; with --now they are retired at once, as when somebody else has got hold of one. What \
+a retired key has signed stays right: baton verify judges every line by the keys of its time.
+
+An agent that keeps its key to itself proposes the new one: a proposal with subject add_key, signed with the old.
+
+Examples:
+  baton key rotate bob
+  baton key rotate bob --now")]
+pub struct RotateArgs {
+    #[command(flatten)]
+    exchange: ExchangeOption,
+    /// Whose key
+    #[arg(value_name = "AGENT", value_parser = keyfile::agent_name)]
+    agent: AgentName,
+    /// Retire its other keys at once
+    #[arg(long)]
+    now: bool,
+    /// Print what changed as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `baton key deactivate`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It is never active again. Where it was the agent's last, the agent sends nothing until it has another.
+
+Example:
+  baton key deactivate bob:6587a754")]
+pub struct DeactivateArgs {
+    #[command(flatten)]
+    exchange: ExchangeOption,
+    /// The key's id, as baton key show lists it
+    #[arg(value_name = "KEY_ID")]
+    key_id: String,
+    /// Print what changed as JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -80,6 +128,8 @@ pub fn run(command: KeyCommand) -> anyhow::Result<ExitCode> {
     match command {
         KeyCommand::Show(args) => show(&args),
         KeyCommand::Import(args) => import(&args),
+        KeyCommand::Rotate(args) => rotate(&args),
+        KeyCommand::Deactivate(args) => deactivate(&args),
     }
 }
 
@@ -186,8 +236,8 @@ fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         let held = keyfile::read_signing_key(&file)?.public().id(agent);
         if held != id && !args.replace {
             bail!(
-                "the exchange holds the key {held} of {agent}. --replace puts {id} in its place; in trust.json \
-                 the old one stays active until you import a list that deactivates it"
+                "the exchange holds the key {held} of {agent}. --replace puts {id} in its place; the old one stays \
+                 active until: baton key deactivate {held}"
             );
         }
     }
@@ -205,4 +255,17 @@ fn import(args: &ImportArgs) -> anyhow::Result<ExitCode> {
         out.flush()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn rotate(args: &RotateArgs) -> anyhow::Result<ExitCode> {
+    let layout = args.exchange.find()?;
+    place::check_agents(&layout, [&args.agent])?;
+    let request = OperatorRequest::KeyRotate { agent: args.agent.to_string(), at_once: args.now };
+    place::print_answer(&operate(&layout, request)?, args.json, "nothing changed")
+}
+
+fn deactivate(args: &DeactivateArgs) -> anyhow::Result<ExitCode> {
+    let request = OperatorRequest::KeyDeactivate { key_id: args.key_id.clone() };
+    let answer = operate(&args.exchange.find()?, request)?;
+    place::print_answer(&answer, args.json, "nothing changed: it is deactivated")
 }

@@ -83,7 +83,7 @@ impl Exchange {
         if !(1970..=this_year).contains(&year) {
             return Err(format!("--year {year}: give a year from 1970 to {this_year}"));
         }
-        let _alone = self.archiving.lock();
+        let alone = self.archiving.lock();
         let mut done = Vec::new();
         for log in self.list_logs().into_iter().filter(archive::is_archived) {
             match self.rotate(&log, year, "operator") {
@@ -97,6 +97,8 @@ impl Exchange {
                 }
             }
         }
+        drop(alone);
+        self.checkpoint_archives();
         let sentences: Vec<String> = done
             .iter()
             .map(|Archived { log, to, lines, .. }| format!("{log}: {} now in {to}", count(*lines, "line")))
@@ -131,6 +133,15 @@ impl Exchange {
                     *not_before = now.plus_seconds(AGAIN_AFTER_SECONDS);
                 }
             }
+        }
+        drop(not_before);
+        self.checkpoint_archives();
+    }
+
+    /// From here on a start needs no line that was archived, so that the files may be moved to other storage.
+    fn checkpoint_archives(&self) {
+        if let Err(error) = self.checkpoint() {
+            tracing::warn!(%error, "no checkpoint after an archive; the next start reads more");
         }
     }
 

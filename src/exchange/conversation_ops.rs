@@ -27,6 +27,7 @@ impl Exchange {
             "escalated": standing(Standing::Escalated),
             "lapsed": standing(Standing::Lapsed),
             "overtaken": standing(Standing::Overtaken),
+            "dropped": standing(Standing::Dropped),
         }))
     }
 
@@ -35,19 +36,18 @@ impl Exchange {
         let end = {
             let mut ledger = self.ledger.lock();
             let at = self.now();
-            let due = ledger.conversation.tick(at);
-            ledger.pending.extend(due);
-            let mut proposals = ledger.conversation.proposals.clone();
-            let thread = proposals.all().find(|proposal| proposal.correlation_id == id || proposal.id == id);
+            ledger.tick(at);
+            let mut conversation = ledger.conversation.clone();
+            let thread = conversation.proposals.find(id);
             let thread = thread.map_or_else(|| id.to_owned(), |proposal| proposal.correlation_id.clone());
-            let effects = proposals.settle(&thread, accept, at)?;
+            let effects = conversation.settle(&thread, accept, at)?;
             let order = ledger.next_order();
             // First the event: a start folds it again, and without it would have the proposal open once more.
             let members = members! {"correlation_id": thread, "accept": accept, "order": order};
             let end = self.events.append(at, "decision-settled", &members);
             let end =
                 end.map_err(|e| format!("events.jsonl could not be written, so nothing was settled: {e}"))?;
-            ledger.conversation.proposals = proposals;
+            ledger.conversation = conversation;
             ledger.pending.extend(effects);
             end
         };
@@ -77,15 +77,17 @@ impl Exchange {
     pub(super) fn clear_safe_mode(&self) -> Result<Value, String> {
         let end = {
             let mut ledger = self.ledger.lock();
+            let at = self.now();
+            ledger.tick(at);
             let Some(mode) = ledger.conversation.incidents.safe_mode().cloned() else {
                 return Ok(json!({"changes": []}));
             };
             let order = ledger.next_order();
             let members = members! {"incident": mode.incident.id, "order": order};
-            let end = self.events.append(self.now(), "safe-mode-cleared", &members);
+            let end = self.events.append(at, "safe-mode-cleared", &members);
             let end =
                 end.map_err(|e| format!("events.jsonl could not be written, so safe mode stays: {e}"))?;
-            ledger.conversation.incidents.clear_safe_mode();
+            ledger.conversation.clear_safe_mode();
             end
         };
         self.finish_act(end)?;

@@ -6,7 +6,6 @@
 use super::logs::LogName;
 use super::{Attempt, Caller, Exchange};
 use crate::rules::conversation::Conversation;
-use crate::rules::conversation::proposals::Standing;
 use crate::wire::json::{Object, Value};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
@@ -139,7 +138,6 @@ impl Beat {
 }
 
 fn waits_for_acks(conversation: &Conversation, agent: &AgentName) -> bool {
-    let open = |standing| matches!(standing, Standing::Open | Standing::Escalated);
-    conversation.proposals.all().any(|proposal| proposal.proposer == *agent && open(proposal.standing))
+    conversation.proposals.all().any(|proposal| proposal.proposer == *agent && proposal.is_pending())
         || conversation.incidents.open().any(|incident| incident.from == *agent)
 }

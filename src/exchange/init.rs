@@ -2,6 +2,7 @@
 
 use super::config::{Config, check_agent_name};
 use super::layout::Layout;
+use crate::store::LocalStore;
 use crate::wire::json::{Object, Value};
 use crate::wire::keys::{KeyId, SigningKey};
 use crate::wire::name::AgentName;
@@ -9,10 +10,12 @@ use crate::wire::time::Timestamp;
 use crate::wire::trust::{Tier, TrustEntry, TrustList, TrustedKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// An agent that a new exchange starts with.
@@ -146,7 +149,7 @@ pub fn create(dir: &Path, agents: &[NewAgent], now: Timestamp) -> Result<Created
 }
 
 fn fill(layout: &Layout, agents: &[NewAgent], config: &str, now: Timestamp) -> Result<Created, InitError> {
-    for shared in ["inbox", "handoff", "claimed", "archive", "rejected", "credentials"] {
+    for shared in ["inbox", "handoff", "claimed", "archive", "rejected", "credentials", "trust"] {
         make_dir(&layout.tree(shared), 0o755)?;
     }
     make_dir(&layout.tree("credentials/claude"), 0o700)?;
@@ -156,12 +159,14 @@ fn fill(layout: &Layout, agents: &[NewAgent], config: &str, now: Timestamp) -> R
 
     let mut trust = TrustList::default();
     let mut created = Created { agents: Vec::new(), pairs: 0 };
+    let mut signing_keys = HashMap::new();
     for (i, agent) in agents.iter().enumerate() {
         let key = new_signing_key().map_err(io_error(&layout.key(&agent.name)))?;
         write_new(&layout.key(&agent.name), key.to_file_text().as_bytes(), 0o600)?;
         let (id, entry) = trust_entry(&agent.name, &key, now);
         trust.agents.insert(agent.name.clone(), entry);
         created.agents.push((agent.clone(), id));
+        signing_keys.insert(agent.name.clone(), Arc::new(key));
         for other in &agents[..i] {
             let file = layout.secret(&agent.name, &other.name);
             write_new(&file, new_secret().map_err(io_error(&file))?.as_bytes(), 0o600)?;
@@ -173,12 +178,20 @@ fn fill(layout: &Layout, agents: &[NewAgent], config: &str, now: Timestamp) -> R
         write_new(&layout.tree(log), b"", 0o644)?;
     }
     write_new(&layout.trust(), trust.to_json().as_bytes(), 0o644)?;
+    let store = LocalStore::new(layout.root());
+    let parsed = Config::parse(config).map_err(InitError::Agents)?;
+    super::trust::write_own_cards(&store, &parsed, &trust, &signing_keys, now)
+        .map_err(io_error(&layout.tree("trust")))?;
     write_new(&layout.config(), config.as_bytes(), 0o644)?;
     File::open(layout.root()).and_then(|dir| dir.sync_all()).map_err(io_error(layout.root()))?;
     Ok(created)
 }
 
-fn new_signing_key() -> io::Result<SigningKey> {
+/// A fresh signing key.
+///
+/// # Errors
+/// There are no random numbers.
+pub(super) fn new_signing_key() -> io::Result<SigningKey> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(io::Error::other)?;
     Ok(SigningKey::from_seed(&seed))
@@ -204,14 +217,8 @@ fn trust_entry(agent: &AgentName, key: &SigningKey, now: Timestamp) -> (KeyId, T
         ("successful_reciprocations".to_owned(), Value::Int("0".into())),
         ("agent_card_url".to_owned(), Value::Null),
     ]);
-    let trusted = TrustedKey {
-        id: id.clone(),
-        key: public,
-        added_at: now.to_string(),
-        active: true,
-        other: Object::new(),
-    };
-    (id, TrustEntry { tier: Tier::Attested, keys: vec![trusted], other })
+    let keys = vec![TrustedKey::new(agent, public, now)];
+    (id, TrustEntry { tier: Tier::Attested, keys, blocked: false, other })
 }
 
 fn make_dir(dir: &Path, mode: u32) -> Result<(), InitError> {

@@ -7,6 +7,7 @@ use super::Exchange;
 use super::events::members;
 use super::logs::LogName;
 use crate::rules::conversation::{Conversation, Effect};
+use crate::wire::time::Timestamp;
 use parking_lot::{MappedMutexGuard, MutexGuard};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -38,6 +39,12 @@ pub(super) struct Owed {
 }
 
 impl Ledger {
+    /// What has become due follows.
+    pub fn tick(&mut self, now: Timestamp) {
+        let effects = self.conversation.tick(now);
+        self.pending.extend(effects);
+    }
+
     /// The number of one more commit.
     pub fn next_order(&mut self) -> u64 {
         self.order += 1;
@@ -66,12 +73,6 @@ impl Exchange {
             }
             self.ledger.lock().pending.pop_front();
         }
-    }
-
-    /// Takes over what follows from an operator's act.
-    pub(super) fn add_effects(&self, effects: Vec<Effect>) {
-        self.ledger.lock().pending.extend(effects);
-        self.carry_out_pending();
     }
 
     /// Every effect may be carried out twice.
@@ -113,8 +114,7 @@ impl Exchange {
     pub(super) fn tick(&self) {
         {
             let mut ledger = self.ledger.lock();
-            let effects = ledger.conversation.tick(self.now());
-            ledger.pending.extend(effects);
+            ledger.tick(self.now());
         }
         if let Err(error) = self.settle_copies() {
             tracing::error!(%error, "a log could not be made durable: look after the disk");

@@ -223,8 +223,10 @@ pub struct Exchange {
     config: config::Config,
     store: Arc<dyn Store>,
     trust: RwLock<Arc<TrustList>>,
-    /// Held while a trust list is merged and written, so that nobody who only reads it waits for the disk.
-    importing: Mutex<()>,
+    /// Held while a trust list is changed and written, so that nobody who only reads it waits for the disk.
+    importing: Mutex<trust::Importing>,
+    /// Held while an agent's signing key is replaced.
+    taking_key: Mutex<()>,
     /// What the committed messages amount to. Its lock is the order of commits.
     ledger: Mutex<ledger::Ledger>,
     /// Held while effects of commits are carried out.
@@ -414,6 +416,7 @@ impl Exchange {
     /// # Errors
     /// The disk's.
     pub fn checkpoint(&self) -> io::Result<()> {
+        self.settle_trust()?;
         let (position, handoff_ids) = {
             let _no_upheaval = self.upheaval.lock();
             // No handoff is between its event and its rename.

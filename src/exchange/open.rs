@@ -1,13 +1,12 @@
 //! Opening an exchange: its lock, its files, and the repair of what a crash left half done.
 
-use super::events::{Appended, Event, Events, Found, hex, members};
+use super::events::{Event, Events, Found};
 use super::handoffs::Handoffs;
 use super::layout::Layout;
 use super::logs::{LogName, Logs};
 use super::recover::last_order;
 use super::refusals::RefusalBook;
-use super::verify::lines::check_line;
-use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files};
+use super::{Attempt, Caller, Exchange, OpenError, OpenOptions, config::Config, files::Files, trust};
 use crate::rules::conversation::presence::Cadence;
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
@@ -17,7 +16,6 @@ use crate::wire::time::Timestamp;
 use crate::wire::trust::TrustList;
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::FlockOperation;
-use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -74,15 +72,20 @@ impl Exchange {
         let io_at = |file: std::path::PathBuf| move |error| OpenError::Io { file, error };
         let meta = root.metadata().map_err(io_at(root.clone()))?;
         let trust = read_trust(&layout)?;
-        let signing_keys = read_signing_keys(&layout, &config)?;
         let secrets = read_secrets(&layout, &config)?;
-        let charter = super::trust::charter(&config);
         let Found { events, recent, mut appends, mut ledger } = Events::open(&local, &root)?;
         let known_order = ledger.order;
         ledger.order = known_order.max(last_order(&appends, &recent));
         if let Some(cadence) = read_cadence(&layout)? {
             ledger.conversation.presence.set_cadence(cadence);
         }
+        let found = trust::finish(&local, &root, &recent, trust)?;
+        trust::finish_key_files(&local, &config, &found.list)
+            .map_err(io_at(layout.private().join("keys")))?;
+        let signing_keys = read_signing_keys(&layout, &config)?;
+        trust::write_own_cards(&local, &config, &found.list, &signing_keys, (options.clock)())
+            .map_err(io_at(layout.tree("trust")))?;
+        let charter = trust::charter(&config, &local, &found.list);
         finish_moves(&local, &recent);
         let unread = Exchange::open_unread(&local, &config);
         let refusals = RefusalBook::open(&root, config.quarantine_bytes).map_err(io_at(layout.refusals()))?;
@@ -91,8 +94,9 @@ impl Exchange {
             layout: layout.clone(),
             config,
             store: Arc::new(local),
-            trust: RwLock::new(Arc::new(trust)),
-            importing: Mutex::new(()),
+            importing: Mutex::new(trust::Importing::new(&found)),
+            taking_key: Mutex::new(()),
+            trust: RwLock::new(Arc::new(found.list)),
             ledger: Mutex::new(ledger),
             carrying_out: Mutex::default(),
             lent_keys: RwLock::default(),
@@ -120,7 +124,7 @@ impl Exchange {
             _lock: lock,
         });
         exchange.finish_archives(&recent)?;
-        appends.extend(exchange.recover_logs()?);
+        appends.extend(exchange.recover_logs(&recent)?);
         let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
@@ -130,133 +134,9 @@ impl Exchange {
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
         exchange.fold(known_order, &appends, &recent)?;
+        exchange.note_found_trust().map_err(io_at(layout.events()))?;
         exchange.finish_letters();
         Ok(exchange)
-    }
-
-    /// Gives every log's bytes an event, and takes out what no rule would have let in. Returns what it told of.
-    fn recover_logs(&self) -> Result<Vec<Appended>, OpenError> {
-        let mut events = Vec::new();
-        for (path, covered) in self.events.all_covered() {
-            let file = self.layout.tree(&path);
-            let len = self.store.stat(&path).map_or(0, |stat| stat.size);
-            if len < covered {
-                return Err(OpenError::Damaged {
-                    problem: format!(
-                        "holds {len} bytes, but events.jsonl says {covered}: lines were removed behind the mount"
-                    ),
-                    mend: format!(
-                        "restore {path} from a backup; baton verify lists the missing lines. To go on without \
-                         them, move {path} and events.jsonl aside together"
-                    ),
-                    file,
-                });
-            }
-        }
-        let mut logs = self.list_logs();
-        // What copies go to comes last, so that a line is found in the log that it was written to before.
-        logs.sort_by_key(LogName::takes_copies);
-        for name in logs {
-            let path = name.path();
-            let io_error = |error| OpenError::Io { file: self.layout.tree(&path), error };
-            let Ok(stat) = self.store.stat(&path) else { continue };
-            let covered = self.events.covered(&path);
-            if covered > 0 {
-                let bytes = self.store.open_log(&path, false).map_err(io_error)?;
-                let mut last = [0];
-                bytes.read_exact_at(&mut last, covered - 1).map_err(io_error)?;
-                if last != *b"\n" {
-                    return Err(OpenError::Damaged {
-                        file: self.layout.tree(&path),
-                        problem: format!(
-                            "byte {covered} should end a line and does not: it was edited behind the mount"
-                        ),
-                        mend: format!("restore {path} from a backup; baton verify lists what differs"),
-                    });
-                }
-            }
-            if stat.size > covered {
-                events.extend(self.recover_tail(&name, covered, stat.size).map_err(io_error)?);
-            }
-        }
-        Ok(events)
-    }
-
-    /// Judges the bytes of a log that have no event: accepted lines get one, the rest goes to quarantine.
-    fn recover_tail(&self, name: &LogName, covered: u64, len: u64) -> io::Result<Option<Appended>> {
-        let path = name.path();
-        let bytes = self.store.open_log(&path, false)?;
-        let mut tail = vec![0; usize::try_from(len - covered).map_err(io::Error::other)?];
-        bytes.read_exact_at(&mut tail, covered)?;
-        let mut known = self.index_up_to(name, &*bytes, covered)?;
-        let (mut kept, mut lost, mut lines) = (Vec::new(), Vec::new(), 0);
-        let history = self.trust().as_history();
-        for line in tail.split_inclusive(|&b| b == b'\n') {
-            // As verify judges, not as an append is judged: a line may have been acknowledged before a
-            // crash, and neither the clock nor a key retired since may take it away.
-            let id = line
-                .strip_suffix(b"\n")
-                .and_then(|text| check_line(&self.config, &history, name.only_writer(), text).ok());
-            match id.filter(|id| !known.contains(id)) {
-                Some(id) => {
-                    kept.extend_from_slice(line);
-                    lines += 1;
-                    known.insert(id, covered + kept.len() as u64)?;
-                }
-                None => lost.extend_from_slice(line),
-            }
-        }
-        known.flush()?;
-        // Before anything tells of these lines they are on disk, also where an earlier sync had failed
-        // and the kernel takes their pages for clean.
-        let only_torn = tail.starts_with(&kept);
-        if only_torn {
-            bytes.rewrite_at(covered, &kept)?;
-            bytes.sync()?;
-        }
-        if !lost.is_empty() {
-            // A torn tail is simply cut. Where something else stood between good lines, they move up, and
-            // the whole tail is kept in case of a second crash right here.
-            let quarantine = self.refusals.quarantine.keep_durably(
-                self.now(),
-                "torn",
-                if only_torn { &lost } else { &tail },
-            )?;
-            tracing::warn!(path, bytes = lost.len(), quarantine, "a torn or unverifiable tail was taken out");
-            if !only_torn {
-                bytes.rewrite_at(covered, &kept)?;
-            }
-            bytes.cut(covered + kept.len() as u64)?;
-            self.events.append(
-                self.now(),
-                "truncated",
-                &members! {"log": path.as_str(), "end": covered, "lost_bytes": lost.len(), "quarantine": quarantine},
-            )?;
-        }
-        if lines > 0 {
-            tracing::info!(path, lines, "lines without an event were verified and recovered");
-            let (at, order, end) = (self.now(), self.next_order(), covered + kept.len() as u64);
-            self.events.append(
-                at,
-                "recovered",
-                &members! {
-                    "log": path.as_str(), "by": "recovery", "order": order, "lines": lines, "start": covered,
-                    "end": end, "sha256": hex(&Sha256::digest(&kept)),
-                },
-            )?;
-            let (log, by) = (path.as_str().into(), "recovery".into());
-            return Ok(Some(Appended {
-                seq: u64::MAX,
-                order,
-                at,
-                log,
-                by,
-                start: covered,
-                end,
-                recovered: true,
-            }));
-        }
-        Ok(None)
     }
 
     /// Staged payloads whose publication was never decided go to quarantine.

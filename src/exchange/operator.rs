@@ -17,6 +17,48 @@ pub enum OperatorRequest {
         /// The file's text.
         text: String,
     },
+    /// Raises an agent's tier, or lowers it.
+    TrustTier {
+        /// Whose.
+        agent: String,
+        /// Which way.
+        raise: bool,
+        /// To which; to the next where absent.
+        tier: Option<String>,
+    },
+    /// Shuts an agent out, or lets it in again.
+    TrustBlock {
+        /// Which.
+        agent: String,
+        /// Whether it is shut out.
+        blocked: bool,
+    },
+    /// Confirms the short authentication string of two agents, for the side of one.
+    TrustConfirm {
+        /// Whose side.
+        own: String,
+        /// The other.
+        other: String,
+        /// The digits that were compared.
+        digits: String,
+    },
+    /// Takes an agent's card in.
+    TrustPin {
+        /// The card's text.
+        card: String,
+    },
+    /// Gives an agent a new signing key, made here.
+    KeyRotate {
+        /// Whose.
+        agent: String,
+        /// Whether its old keys are retired at once.
+        at_once: bool,
+    },
+    /// Retires a key at once.
+    KeyDeactivate {
+        /// Which.
+        key_id: String,
+    },
     /// Takes a pair's secret (base64 of its bytes).
     SecretImport {
         /// One agent.
@@ -91,6 +133,14 @@ impl Exchange {
     pub fn operate(&self, request: OperatorRequest) -> Result<serde_json::Value, String> {
         match request {
             OperatorRequest::TrustImport { text } => self.import_trust(&text),
+            OperatorRequest::TrustTier { agent, raise, tier } => {
+                self.set_tier(&agent, raise, tier.as_deref())
+            }
+            OperatorRequest::TrustBlock { agent, blocked } => self.set_blocked(&agent, blocked),
+            OperatorRequest::TrustConfirm { own, other, digits } => self.confirm_sas(&own, &other, &digits),
+            OperatorRequest::TrustPin { card } => self.pin_card(&card),
+            OperatorRequest::KeyRotate { agent, at_once } => self.rotate_key(&agent, at_once),
+            OperatorRequest::KeyDeactivate { key_id } => self.retire_key(&key_id),
             OperatorRequest::SecretImport { a, b, secret } => self.import_secret(&a, &b, secret),
             OperatorRequest::KeyImport { agent, key } => self.import_key(&agent, key),
             OperatorRequest::Archive { year } => self.archive(year),

@@ -1,12 +1,14 @@
-//! After a start: the commits since the checkpoint are folded into the ledger once more, and what a crash kept
-//! from its recipients is delivered.
+//! After a start: lines that a crash left without an event get one, the commits since the checkpoint are folded into
+//! the ledger once more, and what a crash kept from its recipients is delivered.
 
-use super::events::{Appended, Event};
+use super::events::{Appended, Event, hex, members};
 use super::ledger::Ledger;
 use super::logs::{LogName, Stamp, for_each_line};
 use super::replay::ShortId;
+use super::verify::lines::check_stored;
 use super::{Exchange, OpenError};
 use crate::rules::conversation::{Charter, Effect};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::io;
 
@@ -19,6 +21,142 @@ enum Since<'a> {
 }
 
 impl Exchange {
+    /// Gives every log's bytes an event, and takes out what no rule would have let in. Returns what it told of.
+    pub(super) fn recover_logs(&self, recent: &[Event]) -> Result<Vec<Appended>, OpenError> {
+        let mut events = Vec::new();
+        for (path, covered) in self.events.all_covered() {
+            let file = self.layout.tree(&path);
+            let len = self.store.stat(&path).map_or(0, |stat| stat.size);
+            if len < covered {
+                return Err(OpenError::Damaged {
+                    problem: format!(
+                        "holds {len} bytes, but events.jsonl says {covered}: lines were removed behind the mount"
+                    ),
+                    mend: format!(
+                        "restore {path} from a backup; baton verify lists the missing lines. To go on without \
+                         them, move {path} and events.jsonl aside together"
+                    ),
+                    file,
+                });
+            }
+        }
+        let mut logs = self.list_logs();
+        // What copies go to comes last, so that a line is found in the log that it was written to before.
+        logs.sort_by_key(LogName::takes_copies);
+        for name in logs {
+            let path = name.path();
+            let io_error = |error| OpenError::Io { file: self.layout.tree(&path), error };
+            let Ok(stat) = self.store.stat(&path) else { continue };
+            let covered = self.events.covered(&path);
+            if covered > 0 {
+                let bytes = self.store.open_log(&path, false).map_err(io_error)?;
+                let mut last = [0];
+                bytes.read_exact_at(&mut last, covered - 1).map_err(io_error)?;
+                if last != *b"\n" {
+                    return Err(OpenError::Damaged {
+                        file: self.layout.tree(&path),
+                        problem: format!(
+                            "byte {covered} should end a line and does not: it was edited behind the mount"
+                        ),
+                        mend: format!("restore {path} from a backup; baton verify lists what differs"),
+                    });
+                }
+            }
+            if stat.size > covered {
+                let import = interrupted_import(recent, &path, covered);
+                events.extend(self.recover_tail(&name, covered, stat.size, import).map_err(io_error)?);
+            }
+        }
+        Ok(events)
+    }
+
+    /// Judges the bytes of a log that have no event: accepted lines get one, the rest goes to quarantine. `import`:
+    /// they are of an import, and whether the operator vouches for unsigned lines in it.
+    fn recover_tail(
+        &self,
+        name: &LogName,
+        covered: u64,
+        len: u64,
+        import: Option<bool>,
+    ) -> io::Result<Option<Appended>> {
+        let path = name.path();
+        let bytes = self.store.open_log(&path, false)?;
+        let mut tail = vec![0; usize::try_from(len - covered).map_err(io::Error::other)?];
+        bytes.read_exact_at(&mut tail, covered)?;
+        let mut known = self.index_up_to(name, &*bytes, covered)?;
+        let (mut kept, mut lost, mut lines) = (Vec::new(), Vec::new(), 0);
+        let (history, vouched) = (self.trust().as_history(), import == Some(true));
+        for line in tail.split_inclusive(|&b| b == b'\n') {
+            // As verify judges, not as an append is judged: a line may have been acknowledged before a
+            // crash, and neither the clock nor a key retired since may take it away.
+            let id = line
+                .strip_suffix(b"\n")
+                .and_then(|text| check_stored(&self.config, &history, Some(name), vouched, text).ok());
+            match id.filter(|id| !known.contains(id)) {
+                Some(id) => {
+                    kept.extend_from_slice(line);
+                    lines += 1;
+                    known.insert(id, covered + kept.len() as u64)?;
+                }
+                None => lost.extend_from_slice(line),
+            }
+        }
+        known.flush()?;
+        // Before anything tells of these lines they are on disk, also where an earlier sync had failed
+        // and the kernel takes their pages for clean.
+        let only_torn = tail.starts_with(&kept);
+        if only_torn {
+            bytes.rewrite_at(covered, &kept)?;
+            bytes.sync()?;
+        }
+        if !lost.is_empty() {
+            // A torn tail is simply cut. Where something else stood between good lines, they move up, and
+            // the whole tail is kept in case of a second crash right here.
+            let quarantine = self.refusals.quarantine.keep_durably(
+                self.now(),
+                "torn",
+                if only_torn { &lost } else { &tail },
+            )?;
+            tracing::warn!(path, bytes = lost.len(), quarantine, "a torn or unverifiable tail was taken out");
+            if !only_torn {
+                bytes.rewrite_at(covered, &kept)?;
+            }
+            bytes.cut(covered + kept.len() as u64)?;
+            self.events.append(
+                self.now(),
+                "truncated",
+                &members! {"log": path.as_str(), "end": covered, "lost_bytes": lost.len(), "quarantine": quarantine},
+            )?;
+        }
+        if lines > 0 {
+            tracing::info!(path, lines, "lines without an event were verified and recovered");
+            let (at, order, end) = (self.now(), self.next_order(), covered + kept.len() as u64);
+            let mut members = members! {
+                "log": path.as_str(), "by": "recovery", "order": order, "lines": lines, "start": covered,
+                "end": end, "sha256": hex(&Sha256::digest(&kept)),
+            };
+            if import.is_some() {
+                // Not folded: what was imported is history.
+                members.insert("unsigned".into(), vouched.into());
+                self.events.append(at, "imported", &members)?;
+                return Ok(None);
+            }
+            self.events.append(at, "recovered", &members)?;
+            let (log, by) = (path.as_str().into(), "recovery".into());
+            return Ok(Some(Appended {
+                seq: u64::MAX,
+                order,
+                at,
+                log,
+                by,
+                start: covered,
+                end,
+                recovered: true,
+            }));
+        }
+        Ok(None)
+    }
+
     /// Folds what happened since the checkpoint into the ledger, and delivers what is missing. `known`: the last
     /// commit that the checkpoint knows.
     pub(super) fn fold(&self, known: u64, appends: &[Appended], recent: &[Event]) -> Result<(), OpenError> {
@@ -26,6 +164,7 @@ impl Exchange {
         let charter = self.charter();
         let recorded = recorded_effects(recent);
         let archived: Vec<_> = recent.iter().filter(|event| event.event == "archived").collect();
+        let counted = counted_to(recent);
         let mut ledger = self.ledger.lock();
         // Events from before there was a ledger have no order but their own.
         let is_new = |order: u64| order > known || (order == 0 && known == 0);
@@ -42,14 +181,17 @@ impl Exchange {
         );
         since.sort_by_key(|(order, _)| *order);
         let mut folded = HashSet::new();
-        for (_, since) in &since {
+        for (order, since) in &since {
             let effects = match since {
                 Since::Lines(lines, file) => {
                     self.fold_lines(&mut ledger, lines, file, &mut folded, &charter).map_err(io_error)?
                 }
                 Since::Act(event) => fold_act(&mut ledger, event),
             };
-            ledger.pending.extend(effects.into_iter().filter(|effect| !recorded(effect)));
+            ledger.pending.extend(effects.into_iter().filter(|effect| {
+                let is_counted = matches!(effect, Effect::Reciprocated { .. }) && *order <= counted;
+                !is_counted && !recorded(effect)
+            }));
         }
         drop(ledger);
         self.carry_out_pending();
@@ -117,9 +259,26 @@ fn recorded_effects(recent: &[Event]) -> impl Fn(&Effect) -> bool {
         events.filter_map(|event| event.text(member).map(str::to_owned)).collect()
     };
     let (lapsed, incidents) = (told("proposal-lapsed", "correlation_id"), told("safe-mode", "incident"));
+    let refused_keys = told("key-refused", "key_id");
     move |effect| match effect {
+        Effect::AddKey { key_id, .. } | Effect::DeactivateKey { key_id, .. } => refused_keys.contains(key_id),
         Effect::Lapsed { correlation_id } => lapsed.contains(correlation_id),
         Effect::SafeMode { incident, .. } => incidents.contains(incident),
         _ => false,
     }
+}
+
+/// Up to which commit the reciprocations are in the trust list: every change of it takes them along. The few that
+/// were not carried out yet when it changed are not counted.
+fn counted_to(recent: &[Event]) -> u64 {
+    let changes = recent.iter().filter(|event| event.event == "trust-changed");
+    changes.filter_map(|event| event.number("order")).max().unwrap_or(0)
+}
+
+/// Whether a log's bytes from `covered` on are of an import that was interrupted, and if the operator vouched for
+/// unsigned lines in it.
+fn interrupted_import(recent: &[Event], log: &str, covered: u64) -> Option<bool> {
+    let import = recent.iter().rev().find(|event| event.text("log") == Some(log))?;
+    let unsigned = import.members.get("unsigned").and_then(serde_json::Value::as_bool);
+    (import.event == "importing" && import.number("start") == Some(covered)).then_some(unsigned == Some(true))
 }

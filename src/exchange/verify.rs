@@ -7,6 +7,7 @@
 mod chain;
 mod credentials;
 mod handoffs;
+mod history;
 pub(super) mod lines;
 mod logs;
 mod private;
@@ -14,8 +15,8 @@ mod private;
 use super::OpenError;
 use super::config::Config;
 use super::layout::Layout;
-use crate::wire::trust::TrustList;
 use chain::Chain;
+use history::History;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub struct Fault {
     /// The line in it, from 1; `None` where it is about the file as a whole.
     pub line: Option<u64>,
     /// The broken rule: a name from [`crate::rules::Rule`], or one of the proof's own (`event-chain`,
-    /// `uncovered`, `torn`, `moved`, `missing`, `added`, `modes`, `config`, `trust`, `key`, `credential`,
-    /// `unreadable`).
+    /// `uncovered`, `torn`, `moved`, `missing`, `added`, `modes`, `config`, `trust`, `key`, `card`,
+    /// `credential`, `unreadable`).
     pub rule: &'static str,
     /// What is wrong.
     pub problem: String,
@@ -99,8 +100,7 @@ impl Faults {
 struct Setting<'a> {
     layout: &'a Layout,
     config: &'a Config,
-    /// See [`TrustList::as_history`].
-    history: TrustList,
+    history: History,
     live: bool,
 }
 
@@ -132,10 +132,11 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
     let trust = private::check_trust(layout, &mut faults);
     private::check_modes(layout, &mut faults);
     private::check_keys(layout, &trust, &mut faults);
-    let setting = Setting { layout, config: &config, history: trust.as_history(), live };
-
+    private::check_cards(layout, &trust, &mut faults);
     let mut chain = Chain::default();
     chain.read_on(layout, live, &mut faults);
+    let history = History::new(&trust, &chain.trust_changes);
+    let setting = Setting { layout, config: &config, history, live };
     for log in logs::find(layout, &chain) {
         counts.logs += 1;
         // A log that is archived while it is read is neither what it was nor what it will be; look again then.

@@ -11,5 +11,6 @@ pub mod conversation;
 pub mod credential;
 pub mod handoff;
 pub mod identity;
+pub mod trust;
 
 pub use refusal::{Refusal, Rule};

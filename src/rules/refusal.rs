@@ -203,6 +203,9 @@ impl From<MessageError> for Refusal {
                 Rule::Signature,
                 "The message was changed after signing, or signed with another key; sign it again.",
             ),
+            MessageError::Blocked(_) => {
+                (Rule::Tier, "Ask the operator, who alone can lift that: baton trust unblock.")
+            }
             MessageError::Tier { .. } => (Rule::Tier, "Ask the operator to raise your tier."),
         };
         Refusal::new(rule, format!("{e}. {mend}"))

@@ -73,6 +73,9 @@ pub enum MessageError {
     /// `signature`
     #[error("the signature does not verify with {0}")]
     Signature(String),
+    /// `tier`: the operator has shut the author out.
+    #[error("{0} is blocked")]
+    Blocked(AgentName),
     /// `tier`
     #[error("{agent} is {tier} and may not send {what}", tier = .tier.as_str())]
     Tier {
@@ -98,7 +101,7 @@ impl MessageError {
             Self::RevokedKey(_) => "revoked-key",
             Self::EventId => "event-id",
             Self::Signature(_) => "signature",
-            Self::Tier { .. } => "tier",
+            Self::Blocked(_) | Self::Tier { .. } => "tier",
         }
     }
 }
@@ -164,6 +167,11 @@ const TYPES: [(&str, Option<u32>); 15] = [
     ("trust_tier_announcement", Some(10001)),
 ];
 
+/// The types that imply a kind, with it.
+pub(super) fn types_with_kinds() -> impl Iterator<Item = (&'static str, u32)> {
+    TYPES.iter().filter_map(|(word, kind)| Some((*word, (*kind)?)))
+}
+
 impl Message {
     /// Checks an object's shape (v2 shape and the v3.1 additions).
     ///
@@ -217,11 +225,20 @@ impl Message {
         let entry = trust.agents.get(&self.from);
         let known = entry.and_then(|entry| Some((entry, entry.keys.iter().find(|known| known.id == *key)?)));
         let Some((entry, known)) = known else { return Err(MessageError::UnknownKey(key.to_string())) };
+        self.check_not_blocked(trust)?;
         if !known.active {
             return Err(MessageError::RevokedKey(key.to_string()));
         }
         self.check_tier(entry.tier)?;
         Ok(entry.tier)
+    }
+    /// What holds for unsigned messages too.
+    ///
+    /// # Errors
+    /// `Blocked`.
+    pub fn check_not_blocked(&self, trust: &TrustList) -> Result<(), MessageError> {
+        let blocked = trust.agents.get(&self.from).is_some_and(|entry| entry.blocked);
+        if blocked { Err(MessageError::Blocked(self.from.clone())) } else { Ok(()) }
     }
     fn check_tier(&self, tier: Tier) -> Result<(), MessageError> {
         if tier.may_send(&self.message_type, self.kind) {
@@ -262,7 +279,8 @@ impl Message {
     /// Checks the signature against the trust list, then the tier.
     ///
     /// # Errors
-    /// `Unsigned`, `FromMismatch`, `UnknownKey`, `RevokedKey`, `EventId`, `Signature`, `Tier`, in this order.
+    /// `Unsigned`, `FromMismatch`, `UnknownKey`, `Blocked`, `RevokedKey`, `EventId`, `Signature`, `Tier`, in this
+    /// order.
     pub fn verify(mut self, trust: &TrustList) -> Result<VerifiedMessage, MessageError> {
         let member = |name| self.object.get(name).and_then(Value::as_str);
         let (Some(signature), Some(key_text)) = (member(SIGNATURE), member(PUBLIC_KEY_ID)) else {
@@ -274,6 +292,7 @@ impl Message {
             return Err(MessageError::FromMismatch { from: self.from.to_string(), key: key_text.to_owned() });
         }
         let entry = trust.agents.get(&self.from).ok_or_else(unknown)?;
+        self.check_not_blocked(trust)?;
         let key = entry.keys.iter().find(|key| key.id == key_id).ok_or_else(unknown)?;
         if !key.active {
             return Err(MessageError::RevokedKey(key_text.to_owned()));

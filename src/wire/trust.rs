@@ -1,13 +1,25 @@
 //! Trust lists (`trust.json`) and tiers. Format: PROTOCOLS section 2, "Trust list".
 
+mod delta;
 #[cfg(test)]
 mod tests;
+
+pub use delta::{KeyChange, TierChange, TrustDelta};
 
 use super::canonical;
 use super::json::{self, Object, Value};
 use super::keys::{self, KeyId, PublicKey};
 use super::name::AgentName;
+use super::time::Timestamp;
 use std::collections::BTreeMap;
+
+const BLOCKED: &str = "blocked";
+const SAS_VERIFIED: &str = "sas_verified";
+const RECIPROCATIONS: &str = "successful_reciprocations";
+const TIER_SET_AT: &str = "tier_set_at";
+const DEACTIVATE_AT: &str = "deactivate_at";
+const DEACTIVATED_AT: &str = "deactivated_at";
+const VALID_UNTIL: &str = "valid_until";
 
 /// How far an agent is trusted, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,11 +44,12 @@ impl Tier {
             Tier::Trusted => "TRUSTED",
         }
     }
+    /// Every tier, in rising order.
+    pub const ALL: [Tier; 4] = [Tier::Untrusted, Tier::Verified, Tier::Attested, Tier::Trusted];
+
     /// The tier that a word names.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Tier::Untrusted, Tier::Verified, Tier::Attested, Tier::Trusted]
-            .into_iter()
-            .find(|tier| tier.as_str() == word)
+        Self::ALL.into_iter().find(|tier| tier.as_str() == word)
     }
     /// Whether this tier may send a message of this type and kind.
     pub fn may_send(self, message_type: &str, kind: Option<u32>) -> bool {
@@ -59,6 +72,10 @@ pub struct TrustedKey {
     pub added_at: String,
     /// Whether it may still sign; a retired key only verifies history.
     pub active: bool,
+    /// When it is retired (`deactivate_at`), where that is decided; its agent's last key stays.
+    pub deactivate_at: Option<Timestamp>,
+    /// Until when its owner's card says that it signs.
+    pub valid_until: Option<Timestamp>,
     /// Members this version doesn't know, kept.
     pub other: Object,
 }
@@ -70,7 +87,9 @@ pub struct TrustEntry {
     pub tier: Tier,
     /// Its keys.
     pub keys: Vec<TrustedKey>,
-    /// Members this version doesn't know or use (tier_set_at, sas_verified, ...), kept.
+    /// Whether the operator has shut it out: then it sends nothing, whatever its tier.
+    pub blocked: bool,
+    /// Members this version doesn't know or reads only at need (tier_set_at, sas_verified, ...), kept.
     pub other: Object,
 }
 
@@ -137,6 +156,7 @@ impl TrustList {
         let mut history = self.clone();
         for entry in history.agents.values_mut() {
             entry.tier = Tier::Trusted;
+            entry.blocked = false;
             entry.keys.iter_mut().for_each(|key| key.active = true);
         }
         history
@@ -146,7 +166,8 @@ impl TrustList {
         self.agents.get(&id.agent)?.keys.iter().find(|key| key.id == *id)
     }
     /// Takes over `other`'s agents and keys: new agents and keys are added, a key inactive on either
-    /// side becomes inactive, tiers of known agents follow `other`. Nothing is removed.
+    /// side becomes inactive, an agent blocked on either side is blocked, tiers of known agents follow
+    /// `other`. Nothing is removed.
     pub fn merge(&mut self, other: &TrustList) -> MergeReport {
         let mut report = MergeReport::new();
         for (key, value) in &other.other {
@@ -192,7 +213,41 @@ impl TrustEntry {
             }
             keys.push(key);
         }
-        Ok(TrustEntry { tier, keys, other })
+        // A guess at what was meant could let in whom somebody shut out.
+        let blocked = match other.remove(BLOCKED) {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(blocked)) => blocked,
+            Some(_) => return fail("blocked must be true or false"),
+        };
+        Ok(TrustEntry { tier, keys, blocked, other })
+    }
+
+    /// Its newest active key: the one that its short authentication strings are made of.
+    pub fn newest_key(&self) -> Option<&TrustedKey> {
+        let active = self.keys.iter().enumerate().filter(|(_, key)| key.active);
+        active.max_by_key(|(place, key)| (key.added(), *place)).map(|(_, key)| key)
+    }
+    /// `sas_verified`
+    pub fn sas_verified(&self) -> bool {
+        self.other.get(SAS_VERIFIED) == Some(&Value::Bool(true))
+    }
+    /// Sets `sas_verified`.
+    pub fn set_sas_verified(&mut self) {
+        self.other.insert(SAS_VERIFIED.to_owned(), Value::Bool(true));
+    }
+    /// `successful_reciprocations`
+    pub fn reciprocations(&self) -> u64 {
+        let written = self.other.get(RECIPROCATIONS).and_then(Value::as_i64);
+        written.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+    }
+    /// Sets `successful_reciprocations`.
+    pub fn set_reciprocations(&mut self, count: u64) {
+        self.other.insert(RECIPROCATIONS.to_owned(), Value::Int(count.to_string()));
+    }
+    /// Sets the tier, and `tier_set_at`.
+    pub fn set_tier(&mut self, tier: Tier, now: Timestamp) {
+        self.tier = tier;
+        self.other.insert(TIER_SET_AT.to_owned(), Value::String(now.to_string()));
     }
 
     fn to_value(&self) -> Value {
@@ -200,6 +255,9 @@ impl TrustEntry {
         members.insert("tier".to_owned(), Value::String(self.tier.as_str().to_owned()));
         let keys = self.keys.iter().map(TrustedKey::to_value).collect();
         members.insert("public_keys".to_owned(), Value::Array(keys));
+        if self.blocked {
+            members.insert(BLOCKED.to_owned(), Value::Bool(true));
+        }
         Value::Object(members)
     }
 
@@ -207,6 +265,10 @@ impl TrustEntry {
         if self.tier != theirs.tier {
             report.push(format!("{agent} is {} now, was {}", theirs.tier.as_str(), self.tier.as_str()));
             self.tier = theirs.tier;
+        }
+        if theirs.blocked && !self.blocked {
+            report.push(format!("{agent} is blocked"));
+            self.blocked = true;
         }
         for key in &theirs.keys {
             match self.keys.iter_mut().find(|known| known.id == key.id) {
@@ -257,7 +319,36 @@ impl TrustedKey {
             // A guess at what was meant could trust a retired key.
             Some(_) => return fail("active must be true or false"),
         };
-        Ok(TrustedKey { id, key, added_at, active, other })
+        let deactivate_at = take_time(&mut other, DEACTIVATE_AT)?;
+        let valid_until = take_time(&mut other, VALID_UNTIL)?;
+        Ok(TrustedKey { id, key, added_at, active, deactivate_at, valid_until, other })
+    }
+
+    /// A key that is active from now on.
+    pub fn new(agent: &AgentName, key: PublicKey, now: Timestamp) -> Self {
+        TrustedKey {
+            id: key.id(agent),
+            key,
+            added_at: now.to_string(),
+            active: true,
+            deactivate_at: None,
+            valid_until: None,
+            other: Object::new(),
+        }
+    }
+    /// `added_at`, where it is a time.
+    pub fn added(&self) -> Option<Timestamp> {
+        Timestamp::parse(&self.added_at, true)
+    }
+    /// `deactivated_at`: when it was retired, where that is known.
+    pub fn deactivated_at(&self) -> Option<&str> {
+        self.other.get(DEACTIVATED_AT).and_then(Value::as_str)
+    }
+    /// Retires it.
+    pub fn deactivate(&mut self, now: Timestamp) {
+        self.active = false;
+        self.deactivate_at = None;
+        self.other.insert(DEACTIVATED_AT.to_owned(), Value::String(now.to_string()));
     }
 
     fn to_value(&self) -> Value {
@@ -268,7 +359,24 @@ impl TrustedKey {
             members.insert("added_at".to_owned(), Value::String(self.added_at.clone()));
         }
         members.insert("active".to_owned(), Value::Bool(self.active));
+        for (name, time) in [(DEACTIVATE_AT, self.deactivate_at), (VALID_UNTIL, self.valid_until)] {
+            if let Some(time) = time {
+                members.insert(name.to_owned(), Value::String(time.to_string()));
+            }
+        }
         Value::Object(members)
+    }
+}
+
+/// Takes out a member that is a time, or null, or absent.
+fn take_time(members: &mut Object, name: &str) -> Result<Option<Timestamp>, TrustError> {
+    match members.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => match Timestamp::parse(&text, true) {
+            Some(time) => Ok(Some(time)),
+            None => fail(format!("{name} {text:?} is not ISO 8601")),
+        },
+        Some(_) => fail(format!("{name} must be a string")),
     }
 }
 

@@ -58,7 +58,9 @@ fn files_show_sensible_owners_and_modes() {
     let bob = fixture.mount_as("bob");
     bob.bash("line bob >> inbox/alice.jsonl; handoff bob alice > handoff/x.json").ok();
     let mode = |path: &str| std::fs::symlink_metadata(bob.at(path)).unwrap().mode();
-    for view in ["events.jsonl", "refusals.jsonl", "trust.json", "README.md", "PROTOCOL.md"] {
+    let views =
+        ["events.jsonl", "refusals.jsonl", "trust.json", "README.md", "SKILL.md", "PROTOCOL.md", "status"];
+    for view in views {
         assert_eq!(mode(view) & 0o222, 0, "{view} is not writable by its mode");
     }
     assert_ne!(mode("inbox/alice.jsonl") & 0o200, 0);
@@ -102,6 +104,7 @@ fn the_tree_has_what_the_design_says() {
     for name in [
         "PROTOCOL.md",
         "README.md",
+        "SKILL.md",
         "_coordination",
         "archive",
         "claimed",
@@ -113,6 +116,9 @@ fn the_tree_has_what_the_design_says() {
         "incident_log.jsonl",
         "refusals.jsonl",
         "rejected",
+        "status",
+        "tiers.json",
+        "trust",
         "trust.json",
     ] {
         assert!(names.contains(&name.to_owned()), "{name} is missing in {names:?}");

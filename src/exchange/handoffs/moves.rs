@@ -193,6 +193,7 @@ impl Exchange {
         }
         self.drop_stale_handoff_drafts(now);
         self.drop_stale_letter_drafts(now);
+        self.run_trust_janitor(now);
         self.tick();
         self.archive_if_due(self.now());
         moved

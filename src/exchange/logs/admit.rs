@@ -56,15 +56,21 @@ impl Exchange {
             rules::append::check_line(line.len(), tier, config.max_body_bytes)?;
             rules::append::check_limits(message, tier, now, config.clock_skew_seconds, config.max_body_bytes)
         };
+        let contact = self.judge_card(&message, &judge.trust)?;
         let (message, tier, key) =
             if !message.is_signed() && config.allow_unsigned_from.contains(&message.from) {
+                message.check_not_blocked(&judge.trust)?;
                 (message, Tier::Verified, None)
             } else {
-                let verified = message.verify(&judge.trust)?;
+                let introduction = contact.as_ref().filter(|c| c.is_first).map(|c| c.introduction(now));
+                let verified = message.verify(introduction.as_ref().unwrap_or(&judge.trust))?;
                 let (tier, key) = (verified.tier(), verified.key().clone());
                 (verified.into_message(), tier, Some(key))
             };
         check(&message, tier)?;
+        if let Some(contact) = contact {
+            self.meet(&contact)?;
+        }
         Ok(Admitted { line, id, message, to, tier, key })
     }
 

@@ -260,8 +260,9 @@ impl Block {
 /// What may have changed since the lines were admitted: their keys and their authors' tiers.
 fn recheck(admitted: &[Admitted], trust: &TrustList) -> Result<(), Refusal> {
     for line in admitted {
-        if let Some(key) = &line.key {
-            line.message.recheck(key, trust)?;
+        match &line.key {
+            Some(key) => drop(line.message.recheck(key, trust)?),
+            None => line.message.check_not_blocked(trust)?,
         }
     }
     Ok(())

@@ -3,6 +3,9 @@
 use super::{Faults, hex, unhex};
 use crate::exchange::handoffs::State;
 use crate::exchange::layout::Layout;
+use crate::wire::keys::KeyId;
+use crate::wire::name::AgentName;
+use crate::wire::trust::Tier;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +24,19 @@ pub(super) struct Segment {
     pub sha256: [u8; 32],
     /// The event's line in events.jsonl.
     pub event: u64,
+    /// The commit's number; `None` where that is not known.
+    pub order: Option<u64>,
+}
+
+/// A change of the trust list.
+#[derive(Debug, Clone)]
+pub(super) struct TrustChange {
+    /// Its number among the commits.
+    pub order: u64,
+    /// Keys with whether they sign from here on.
+    pub keys: Vec<(KeyId, bool)>,
+    /// Agents with their tier from here on, and before.
+    pub tiers: Vec<(AgentName, Tier, Option<Tier>)>,
 }
 
 /// What the events say of one log.
@@ -29,6 +45,16 @@ pub(super) struct LogHistory {
     pub segments: Vec<Segment>,
     /// Up to where the events cover the log.
     pub end: u64,
+    /// Bytes for whose lines without a signature the operator vouched, in order.
+    vouched: Vec<(u64, u64)>,
+}
+
+impl LogHistory {
+    /// Whether the operator vouched for a line that starts here, should it have no signature.
+    pub fn is_vouched(&self, start: u64) -> bool {
+        let after = self.vouched.partition_point(|(from, _)| *from <= start);
+        after > 0 && start < self.vouched[after - 1].1
+    }
 }
 
 /// An archive that the events tell of.
@@ -69,6 +95,8 @@ pub(super) struct Chain {
     pub handoff_ids: BTreeSet<String>,
     /// By pair (`alice,bob`): the line of the last event that put another secret in place.
     pub secrets: BTreeMap<String, u64>,
+    /// Changes of the trust list that concern keys or tiers, in order.
+    pub trust_changes: Vec<TrustChange>,
     /// By profile and slot: the fingerprint's first 12 hex digits, and the event's line.
     pub slots: BTreeMap<(String, String), (String, u64)>,
     /// By profile: the slot that the live link was last pointed at, and the event's line.
@@ -175,7 +203,7 @@ impl Chain {
             event.get(key).and_then(Value::as_u64).ok_or_else(|| format!("the event has no number {key:?}"))
         };
         match text("event")? {
-            "append" | "delivered" | "recovered" => {
+            "append" | "delivered" | "recovered" | "imported" => {
                 let log = self.logs.entry(text("log")?.to_owned()).or_default();
                 let segment = Segment {
                     start: number("start")?,
@@ -183,6 +211,8 @@ impl Chain {
                     lines: number("lines")?,
                     sha256: unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?,
                     event: self.lines,
+                    // What a crash left without an event is older than the event that it got then.
+                    order: number("order").ok().filter(|_| text("event") != Ok("recovered")),
                 };
                 if segment.end < segment.start {
                     return Err(format!("it ends at byte {} before it starts", segment.end));
@@ -197,6 +227,9 @@ impl Chain {
                     faults.add(FILE, Some(self.lines), CHAIN, problem);
                 }
                 log.end = segment.end;
+                if event.get("unsigned").and_then(Value::as_bool) == Some(true) {
+                    log.vouched.push((segment.start, segment.end));
+                }
                 log.segments.push(segment);
             }
             "archived" => {
@@ -217,6 +250,7 @@ impl Chain {
                 // What was cut off had no event, or its event speaks of bytes that never reached the disk.
                 let end = log.end;
                 log.segments.retain(|segment| segment.end <= end);
+                log.vouched.retain(|(_, to)| *to <= end);
             }
             "published" => {
                 let known = KnownHandoff {
@@ -254,6 +288,13 @@ impl Chain {
                     self.handoffs.insert(back_at, undone);
                 }
             }
+            // Older versions told of it in sentences only.
+            "trust-changed" if event.contains_key("order") => {
+                let change = trust_change(number("order")?, event)?;
+                if !(change.keys.is_empty() && change.tiers.is_empty()) {
+                    self.trust_changes.push(change);
+                }
+            }
             "secret-imported" => {
                 self.secrets.insert(text("pair")?.to_owned(), self.lines);
             }
@@ -275,5 +316,23 @@ impl Chain {
             _ => {}
         }
         Ok(())
+    }
+}
+
+fn trust_change(order: u64, event: &Map<String, Value>) -> Result<TrustChange, String> {
+    let list = |name: &str| event.get(name).and_then(Value::as_array).into_iter().flatten();
+    let tier = |value: &Value| value.as_str().and_then(Tier::from_word);
+    let key = |value: &Value| {
+        Some((KeyId::parse(value.get("key_id")?.as_str()?).ok()?, value.get("active")?.as_bool()?))
+    };
+    let step = |value: &Value| {
+        let agent = AgentName::parse(value.get("agent")?.as_str()?).ok()?;
+        Some((agent, tier(value.get("tier")?)?, value.get("was").and_then(tier)))
+    };
+    let keys: Option<Vec<_>> = list("keys").map(key).collect();
+    let tiers: Option<Vec<_>> = list("tiers").map(step).collect();
+    match (keys, tiers) {
+        (Some(keys), Some(tiers)) => Ok(TrustChange { order, keys, tiers }),
+        _ => Err("its keys or tiers are not of the form that a change of the trust list has".to_owned()),
     }
 }

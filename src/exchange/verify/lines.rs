@@ -1,9 +1,11 @@
 //! A log's lines by themselves: JSON, shape, signature, author, and none twice. Recovery after a crash
 //! judges by the same check.
 
+use super::chain::LogHistory;
 use super::{Faults, Setting};
 use crate::exchange::config::Config;
 use crate::exchange::logs::{LogName, id_of_object};
+use crate::exchange::replay::{ShortId, short};
 use crate::rules::{Refusal, Rule};
 use crate::wire::decision::Decision;
 use crate::wire::json::{self, JsonError, JsonErrorKind, Value};
@@ -21,8 +23,29 @@ const BATCH_BYTES: usize = 8 << 20;
 /// A longer line can't have been appended: one write(2) is never longer.
 const MAX_LINE: u64 = 64 << 20;
 
-/// Half of a message's id: enough to tell messages apart, at half the memory.
-pub(in crate::exchange) type ShortId = [u8; 16];
+/// Which commits the bytes of a file are of: start, end, number; ascending.
+#[derive(Debug, Default)]
+pub(super) struct Orders(Vec<(u64, u64, u64)>);
+
+impl Orders {
+    /// Bytes after all others.
+    pub fn push(&mut self, start: u64, end: u64, order: u64) {
+        self.0.push((start, end, order));
+    }
+    fn at(&self, byte: u64) -> Option<u64> {
+        let after = self.0.partition_point(|(start, ..)| *start <= byte);
+        let (_, end, order) = self.0[..after].last()?;
+        (byte < *end).then_some(*order)
+    }
+}
+
+/// A line, and what it is judged by: the trust list of its time, and whether the operator vouched for it should it
+/// have no signature.
+struct Timed<'a> {
+    line: Vec<u8>,
+    trust: &'a TrustList,
+    vouched: bool,
+}
 
 /// The lines of one log, in its archives and in itself.
 pub(super) struct Lines<'a> {
@@ -41,13 +64,26 @@ impl<'a> Lines<'a> {
         Lines { setting, log, seen: HashMap::new(), files: Vec::new(), count: 0 }
     }
 
-    /// Checks every line of one file.
-    pub fn check(&mut self, path: &str, file: &File, faults: &mut Faults) -> io::Result<()> {
+    /// Checks every line of one file, each by what held at its time.
+    pub fn check(
+        &mut self,
+        path: &str,
+        file: &File,
+        history: &LogHistory,
+        orders: &Orders,
+        faults: &mut Faults,
+    ) -> io::Result<()> {
         self.files.push(path.to_owned());
         let mut reader = BufReader::with_capacity(256 * 1024, file);
-        let mut number = 0;
+        let (mut number, mut at) = (0, 0);
         loop {
             let (batch, torn) = read_batch(&mut reader)?;
+            let timed = |line: Vec<u8>| {
+                let (trust, vouched) = (self.setting.history.at(orders.at(at)), history.is_vouched(at));
+                at += line.len() as u64 + 1;
+                Timed { line, trust, vouched }
+            };
+            let batch: Vec<Timed<'_>> = batch.into_iter().map(timed).collect();
             for result in check_batch(self.setting, self.log.as_ref(), &batch) {
                 number += 1;
                 match result {
@@ -101,17 +137,15 @@ fn read_batch(reader: &mut impl BufRead) -> io::Result<(Vec<Vec<u8>>, Option<usi
     Ok((batch, None))
 }
 
+/// `at`: where the batch starts in its file, and then where it ends.
 fn check_batch(
     setting: &Setting<'_>,
     log: Option<&LogName>,
-    batch: &[Vec<u8>],
+    batch: &[Timed<'_>],
 ) -> Vec<Result<ShortId, Refusal>> {
-    let only_author = log.and_then(LogName::only_writer);
-    let check_one = |line: &Vec<u8>| match log {
-        Some(LogName::Decisions) => check_decision(line),
-        _ => check_line(setting.config, &setting.history, only_author, line),
-    };
-    let check = |lines: &[Vec<u8>]| -> Vec<_> { lines.iter().map(check_one).collect() };
+    let check_one =
+        |timed: &Timed<'_>| check_stored(setting.config, timed.trust, log, timed.vouched, &timed.line);
+    let check = |lines: &[Timed<'_>]| -> Vec<_> { lines.iter().map(check_one).collect() };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batch.len().div_ceil(cores);
     if cores == 1 || share < 16 {
@@ -148,29 +182,46 @@ fn parse_object(line: &[u8]) -> Result<json::Object, Refusal> {
 /// The id of an entry of decisions.jsonl. Messages among them are from before the exchange entered decisions itself.
 fn check_decision(line: &[u8]) -> Result<ShortId, Refusal> {
     let object = parse_object(line)?;
-    if Message::from_object(object.clone()).is_err() {
-        Decision::from_object(&object).map_err(|e| Refusal::new(Rule::Schema, e.to_string()))?;
+    if let Ok(message) = Message::from_object(object.clone()) {
+        return Ok(short(&message.id));
     }
+    Decision::from_object(&object).map_err(|e| Refusal::new(Rule::Schema, e.to_string()))?;
     Ok(id_of_object(object))
 }
 
-/// The id of a stored line that is right. `history`: see [`TrustList::as_history`]. The clock has no say.
-pub(in crate::exchange) fn check_line(
+/// The message of a stored line that is right. `history`: the trust list of its time, or all that was ever trusted
+/// (see [`TrustList::as_history`]). The clock has no say. `vouched`: the operator does for lines without a signature.
+pub(in crate::exchange) fn check_message(
     config: &Config,
     history: &TrustList,
     only_author: Option<&AgentName>,
+    vouched: bool,
     line: &[u8],
-) -> Result<ShortId, Refusal> {
+) -> Result<Message, Refusal> {
     let object = parse_object(line)?;
     let message = Message::from_object(object).map_err(|e| problem(e.clone().into(), e.to_string()))?;
     if let Some(author) = only_author.filter(|author| **author != message.from) {
         let what = format!("from is {}, but only {author} appends to this log", message.from);
         return Err(Refusal::new(Rule::Authority, what));
     }
-    let mut id = ShortId::default();
-    id.copy_from_slice(&message.id[..16]);
-    if message.is_signed() || !config.allow_unsigned_from.contains(&message.from) {
-        message.verify(history).map_err(|e| problem(e.clone().into(), e.to_string()))?;
+    if message.is_signed() || !(vouched || config.allow_unsigned_from.contains(&message.from)) {
+        let verified = message.verify(history).map_err(|e| problem(e.clone().into(), e.to_string()))?;
+        return Ok(verified.into_message());
     }
-    Ok(id)
+    Ok(message)
+}
+
+/// The id of a line that is right where it stands. As [`check_message`]; decisions have a form of their own.
+pub(in crate::exchange) fn check_stored(
+    config: &Config,
+    history: &TrustList,
+    log: Option<&LogName>,
+    vouched: bool,
+    line: &[u8],
+) -> Result<ShortId, Refusal> {
+    if log == Some(&LogName::Decisions) {
+        return check_decision(line);
+    }
+    let only_author = log.and_then(LogName::only_writer);
+    check_message(config, history, only_author, vouched, line).map(|message| short(&message.id))
 }

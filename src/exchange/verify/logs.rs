@@ -65,8 +65,8 @@ fn check_file(
         }
         let file = File::open(file)?;
         let history = history.unwrap_or(&no_history);
-        check_coverage(setting, path, &file, history, faults)?;
-        lines.check(path, &file, faults)
+        let orders = check_coverage(setting, path, &file, history, faults)?;
+        lines.check(path, &file, history, &orders, faults)
     };
     match try_check(faults) {
         Ok(()) => {}
@@ -124,19 +124,25 @@ pub(super) fn check_archive(setting: &Setting<'_>, chain: &Chain, faults: &mut F
 }
 
 /// Walks through the log and its events side by side. Where they part, the nearest place is sought at
-/// which they agree again, so that one line that was edited, dropped or added is one fault.
+/// which they agree again, so that one line that was edited, dropped or added is one fault. Returns of which
+/// commits the bytes are.
 fn check_coverage(
     setting: &Setting<'_>,
     path: &str,
     file: &File,
     history: &LogHistory,
     faults: &mut Faults,
-) -> io::Result<()> {
+) -> io::Result<lines::Orders> {
+    let mut orders = lines::Orders::default();
     let size = file.metadata()?.len();
     let segments = &history.segments;
     let (mut next, mut at, mut line) = (0, 0, 1);
     while let Some(segment) = segments.get(next) {
         if matches(file, segment, at, size)? {
+            // Where nobody's trust ever changed, a line's time has no say.
+            if let Some(order) = segment.order.filter(|_| !setting.history.is_constant()) {
+                orders.push(at, at + segment.end - segment.start, order);
+            }
             (next, at, line) = (next + 1, at + segment.end - segment.start, line + segment.lines);
             continue;
         }
@@ -169,7 +175,7 @@ fn check_coverage(
             format!("{rest} bytes from here to the end have no event: added behind the mount, or a crash");
         faults.add_mendable(path, Some(line), "uncovered", problem);
     }
-    Ok(())
+    Ok(orders)
 }
 
 /// How much of the events and of the log lies before the place at which they agree again.

@@ -3,6 +3,7 @@
 use super::Faults;
 use crate::exchange::config::Config;
 use crate::exchange::layout::Layout;
+use crate::wire::card::AgentCard;
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
 use crate::wire::trust::TrustList;
@@ -49,7 +50,7 @@ pub(super) fn check_modes(layout: &Layout, faults: &mut Faults) {
             }
         }
     }
-    for open in ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials", "send"] {
+    for open in ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials", "send", "trust"] {
         if let Ok(meta) = fs::metadata(layout.tree(open))
             && meta.mode() & 0o022 != 0
         {
@@ -103,6 +104,28 @@ fn check_key(whose: &str, bytes: &[u8], trust: &TrustList) -> Result<(), String>
         Some(key) if key.active => Ok(()),
         Some(_) => Err(format!("{id} is deactivated in trust.json: lines signed with it are refused")),
         None => Err(format!("{id} is not in trust.json: lines signed with it are refused")),
+    }
+}
+
+/// Every agent card must be its agent's, and signed by a key that the agent has or had.
+pub(super) fn check_cards(layout: &Layout, trust: &TrustList, faults: &mut Faults) {
+    for entry in fs::read_dir(layout.tree("trust")).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(whose) = name.strip_suffix(".card.json") else { continue };
+        let text = fs::read(entry.path()).map_err(|e| e.to_string());
+        let checked = text.and_then(|text| {
+            let card = AgentCard::verify(&text).map_err(|e| e.to_string())?;
+            if card.agent.as_str() != whose {
+                return Err(format!("it is {}'s card", card.agent));
+            }
+            match trust.key(&card.signed_by) {
+                Some(_) => Ok(()),
+                None => Err(format!("it is signed by {}, which trust.json does not have", card.signed_by)),
+            }
+        });
+        if let Err(problem) = checked {
+            faults.add(relative(layout, &entry.path()), None, "card", problem);
+        }
     }
 }
 

@@ -74,8 +74,10 @@ pub struct ProposalView {
     pub affected_domains: BTreeSet<String>,
     /// Who acked it.
     pub acked_by: Vec<AgentName>,
-    /// Whose acks it still needs.
+    /// Whose acks it still lacks.
     pub missing: Vec<AgentName>,
+    /// Whether one of them is enough.
+    pub one_is_enough: bool,
     /// Counter-proposals so far.
     pub counter_proposals: u32,
     /// Whether the reader's ack is needed.
@@ -196,8 +198,7 @@ impl Exchange {
 }
 
 fn proposal_view(proposal: &Proposal, reader: &Actor) -> ProposalView {
-    let missing: Vec<AgentName> =
-        proposal.owners.iter().filter(|owner| !proposal.acks.contains_key(owner)).cloned().collect();
+    let missing: Vec<AgentName> = proposal.missing().cloned().collect();
     let is_yours = matches!(reader, Actor::Agent(agent) if missing.contains(agent));
     ProposalView {
         correlation_id: proposal.correlation_id.clone(),
@@ -209,17 +210,18 @@ fn proposal_view(proposal: &Proposal, reader: &Actor) -> ProposalView {
         affected_domains: proposal.domains.keys().cloned().collect(),
         acked_by: proposal.acks.keys().cloned().collect(),
         missing,
+        one_is_enough: proposal.one_is_enough,
         counter_proposals: proposal.counters,
-        waits_for_you: is_yours && proposal.standing == Standing::Open,
+        waits_for_you: is_yours && proposal.is_pending(),
         id: proposal.id.clone(),
     }
 }
 
 /// What `status/incidents.json` shows.
 fn incidents_json(conversation: &Conversation, reader: &Actor, now: Timestamp) -> serde_json::Value {
-    let view = |(correlation_id, incident): (&'_ str, &'_ Incident)| {
+    let view = |incident: &Incident| {
         serde_json::json!(IncidentView {
-            correlation_id,
+            correlation_id: &incident.correlation_id,
             subject: &incident.subject,
             from: &incident.from,
             at: incident.at.to_string(),
@@ -229,7 +231,7 @@ fn incidents_json(conversation: &Conversation, reader: &Actor, now: Timestamp) -
             id: &incident.id,
         })
     };
-    let open: Vec<serde_json::Value> = conversation.incidents.threads().map(view).collect();
+    let open: Vec<serde_json::Value> = conversation.incidents.open().map(view).collect();
     let safe_mode = conversation.incidents.safe_mode();
     let safe_mode = safe_mode.map(|mode| {
         serde_json::json!({

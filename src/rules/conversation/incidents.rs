@@ -52,10 +52,6 @@ impl Incidents {
     pub fn open(&self) -> impl Iterator<Item = &Incident> {
         self.open.values()
     }
-    /// The same, each with its correlation_id.
-    pub fn threads(&self) -> impl Iterator<Item = (&str, &Incident)> {
-        self.open.iter().map(|(correlation_id, incident)| (correlation_id.as_str(), incident))
-    }
     /// Whether safe mode is on, and why.
     pub fn safe_mode(&self) -> Option<&SafeMode> {
         self.safe_mode.as_ref()
