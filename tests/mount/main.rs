@@ -7,6 +7,7 @@
 mod common;
 
 mod clients;
+mod conversation;
 mod crash;
 mod credentials;
 mod daemon;
