@@ -431,5 +431,7 @@ fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
 mod archive;
 #[path = "exchange/quotas.rs"]
 mod quotas;
+#[path = "exchange/send.rs"]
+mod send;
 #[path = "exchange/status.rs"]
 mod status;
