@@ -4,6 +4,7 @@
 
 mod commands;
 mod skill;
+mod trust;
 mod verify;
 
 use batonfs::exchange::layout::Layout;
