@@ -7,6 +7,7 @@
 mod common;
 
 mod clients;
+mod conversation;
 mod crash;
 mod credentials;
 mod daemon;
@@ -20,7 +21,9 @@ mod logs;
 mod mounting;
 mod readme;
 mod semantics;
+mod send;
 mod status;
 mod tree;
 mod tricks;
+mod trust;
 mod users;

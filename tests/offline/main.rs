@@ -5,6 +5,7 @@
 mod commands;
 mod moving;
 mod skill;
+mod trust;
 mod verify;
 
 use batonfs::exchange::layout::Layout;
