@@ -7,6 +7,7 @@
 mod common;
 
 mod clients;
+mod conversation;
 mod crash;
 mod credentials;
 mod daemon;
@@ -20,6 +21,7 @@ mod logs;
 mod mounting;
 mod readme;
 mod semantics;
+mod send;
 mod status;
 mod tree;
 mod tricks;

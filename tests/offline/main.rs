@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod commands;
+mod moving;
 mod skill;
 mod trust;
 mod verify;
