@@ -80,9 +80,11 @@ fn what_has_been_sent_outlives_the_daemon_and_drafts_do_not() {
         let Pair { fixture, bob, alice } = pair;
         if kill {
             fixture.kill_daemon();
-            (bob.take_dead(), alice.take_dead());
+            bob.take_dead();
+            alice.take_dead();
         } else {
-            (bob.umount(), alice.umount());
+            bob.umount();
+            alice.umount();
             wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
         }
         pair = Pair { bob: fixture.mount_as("bob"), alice: fixture.mount_as("alice"), fixture };
