@@ -7,6 +7,7 @@
 mod common;
 
 mod clients;
+mod conversation;
 mod crash;
 mod credentials;
 mod daemon;
@@ -24,4 +25,5 @@ mod send;
 mod status;
 mod tree;
 mod tricks;
+mod trust;
 mod users;

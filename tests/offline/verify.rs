@@ -121,6 +121,14 @@ impl Busy {
 const INBOX: &str = "inbox/alice.jsonl";
 
 #[test]
+fn a_message_that_is_missing_in_the_inbox_it_names_is_found() {
+    let busy = Busy::new();
+    // The copy of what stands in the bilateral log came last.
+    busy.edit_lines(INBOX, |lines| lines.truncate(lines.len() - 1));
+    busy.expect(&[("bob_to_alice.jsonl", 1, "undelivered"), (INBOX, 5, "append-only")]);
+}
+
+#[test]
 fn an_untouched_exchange_passes_with_its_counts_and_the_chain_s_head() {
     let busy = Busy::new();
     let report = busy.report();
@@ -158,7 +166,7 @@ fn a_dropped_line_is_found_where_it_was() {
     busy.edit_lines(INBOX, |lines| lines.retain(|line| !line.contains("three")));
     busy.expect(&[(INBOX, 3, "append-only")]);
     busy.edit_lines(INBOX, |lines| lines.truncate(2));
-    busy.expect(&[(INBOX, 3, "append-only")]);
+    busy.expect(&[("bob_to_alice.jsonl", 1, "undelivered"), (INBOX, 3, "append-only")]);
 }
 
 #[test]

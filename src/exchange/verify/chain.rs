@@ -222,8 +222,10 @@ impl Chain {
                     lines: number("lines")?,
                     sha256: unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?,
                     event: self.lines,
-                    // What a crash left without an event is older than the event that it got then.
-                    order: number("order").ok().filter(|_| text("event") != Ok("recovered")),
+                    // What a crash left without an event, and what was imported, is older than its event.
+                    order: number("order")
+                        .ok()
+                        .filter(|_| !matches!(text("event"), Ok("recovered" | "imported"))),
                 };
                 if segment.end < segment.start {
                     return Err(format!("it ends at byte {} before it starts", segment.end));
