@@ -429,7 +429,11 @@ fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
 
 #[path = "exchange/archive.rs"]
 mod archive;
+#[path = "exchange/import.rs"]
+mod import;
 #[path = "exchange/quotas.rs"]
 mod quotas;
+#[path = "exchange/send.rs"]
+mod send;
 #[path = "exchange/status.rs"]
 mod status;

@@ -4,6 +4,7 @@ mod archive;
 mod credentials;
 mod decisions;
 mod handoff;
+mod import;
 mod init;
 mod key;
 mod keyfile;
@@ -65,6 +66,8 @@ enum Command {
     Events(records::EventsArgs),
     Verify(verify::VerifyArgs),
     Archive(archive::ArchiveArgs),
+    Import(import::ImportArgs),
+    Export(import::ExportArgs),
     #[command(subcommand)]
     Key(key::KeyCommand),
     #[command(subcommand)]
@@ -93,6 +96,8 @@ pub fn main() -> ExitCode {
         Command::Events(args) => records::run_events(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Archive(args) => archive::run(&args),
+        Command::Import(args) => import::run_import(&args),
+        Command::Export(args) => import::run_export(&args),
         Command::Key(command) => key::run(command),
         Command::Trust(command) => trust::run(command),
         Command::Secret(command) => secret::run(command),

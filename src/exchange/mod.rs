@@ -2,8 +2,10 @@
 //! The only place with locks, and the only one that decides.
 
 pub mod config;
+pub mod export;
 pub mod files;
 pub mod handoffs;
+pub mod import;
 pub mod init;
 pub mod layout;
 pub mod logs;

@@ -1,6 +1,8 @@
 //! What the operator asks of an exchange, whether its daemon runs or not.
 
 use super::events::members;
+use super::export::ExportRequest;
+use super::import::ImportRequest;
 use super::{Actor, Exchange};
 use crate::wire::keys::PairSecret;
 use crate::wire::name::AgentName;
@@ -80,6 +82,10 @@ pub enum OperatorRequest {
         /// Under which year; this one where absent.
         year: Option<i16>,
     },
+    /// Takes in an existing `_coordination/` folder.
+    Import(ImportRequest),
+    /// Writes a plain `_coordination/` folder.
+    Export(ExportRequest),
     /// Deletes refused bytes that were kept.
     RefusalsClear {
         /// Whose: an agent, `uid:<n>` or `operator`; everybody's where absent.
@@ -144,6 +150,8 @@ impl Exchange {
             OperatorRequest::SecretImport { a, b, secret } => self.import_secret(&a, &b, secret),
             OperatorRequest::KeyImport { agent, key } => self.import_key(&agent, key),
             OperatorRequest::Archive { year } => self.archive(year),
+            OperatorRequest::Import(request) => self.import(&request),
+            OperatorRequest::Export(request) => self.export(&request),
             OperatorRequest::RefusalsClear { agent, older_than_days } => {
                 self.clear_refusals(agent.as_deref(), older_than_days)
             }

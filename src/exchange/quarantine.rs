@@ -86,6 +86,20 @@ impl Quarantine {
         self.create(now, why, bytes, true)
     }
 
+    /// Keeps bytes under a name that says what they are; once, however often it is asked for.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep_named(&self, name: &str, bytes: &[u8]) -> io::Result<String> {
+        let path = format!("{DIR}/{name}");
+        match self.store.create(&path, bytes, 0o600, true) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => created?,
+        }
+        self.store.sync_dir(DIR)?;
+        Ok(path)
+    }
+
     fn create(&self, now: Timestamp, why: &str, bytes: &[u8], durable: bool) -> io::Result<String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = format!("{DIR}/{}-{}-{number}-{why}", now.0, std::process::id());

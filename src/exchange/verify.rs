@@ -6,16 +6,19 @@
 
 mod chain;
 mod credentials;
+mod delivery;
 mod handoffs;
 mod history;
 pub(super) mod lines;
 mod logs;
 mod private;
+mod send;
 
 use super::OpenError;
 use super::config::Config;
 use super::layout::Layout;
 use chain::Chain;
+use delivery::Delivery;
 use history::History;
 use serde::Serialize;
 use std::path::Path;
@@ -29,7 +32,7 @@ pub struct Fault {
     /// The line in it, from 1; `None` where it is about the file as a whole.
     pub line: Option<u64>,
     /// The broken rule: a name from [`crate::rules::Rule`], or one of the proof's own (`event-chain`,
-    /// `uncovered`, `torn`, `moved`, `missing`, `added`, `modes`, `config`, `trust`, `key`, `card`,
+    /// `uncovered`, `undelivered`, `torn`, `moved`, `missing`, `added`, `modes`, `config`, `trust`, `key`, `card`,
     /// `credential`, `unreadable`).
     pub rule: &'static str,
     /// What is wrong.
@@ -137,6 +140,7 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
     chain.read_on(layout, live, &mut faults);
     let history = History::new(&trust, &chain.trust_changes);
     let setting = Setting { layout, config: &config, history, live };
+    let mut delivery = Delivery::default();
     for log in logs::find(layout, &chain) {
         counts.logs += 1;
         // A log that is archived while it is read is neither what it was nor what it will be; look again then.
@@ -146,7 +150,8 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
             let mut found = Faults::default();
             let lines = logs::check(&setting, &log, &chain, &mut found);
             if found.0.is_empty() || tries == 0 {
-                counts.lines += lines;
+                counts.lines += lines.count;
+                delivery.add(lines);
                 faults.0.append(&mut found.0);
                 break;
             }
@@ -159,6 +164,10 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
         }
     }
 
+    if !live {
+        delivery.check(&mut faults);
+    }
+
     // A file that moves while its directory is listed is missing or there twice; look again then.
     let mut tries = if live { 10 } else { 1 };
     loop {
@@ -166,6 +175,7 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
         let mut found = Faults::default();
         logs::check_archive(&setting, &chain, &mut found);
         counts.handoffs = handoffs::check(&setting, &chain, &mut found);
+        send::check(&setting, &chain, &mut found);
         counts.slots = credentials::check(&setting, &chain, &mut found);
         if found.0.is_empty() || tries == 0 {
             faults.0.append(&mut found.0);

@@ -279,10 +279,8 @@ impl Mounted {
     /// fallocate(2), setxattr(2) and removexattr(2): refused where they would change what is guarded.
     pub(super) fn unsupported(&self, caller: &Caller, number: u64, operation: &'static str) -> Outcome<()> {
         match self.node(number)? {
-            Node::File { .. } => Err(Denied::os(libc::EOPNOTSUPP)),
-            Node::Letter(letter) if self.exchange.is_draft_letter(letter) => {
-                Err(Denied::os(libc::EOPNOTSUPP))
-            }
+            // Editors and copying tools ask for it in passing, also of what they have just sent.
+            Node::File { .. } | Node::Letter(_) => Err(Denied::os(libc::EOPNOTSUPP)),
             node => Err(self.refuse(caller, &node, operation)),
         }
     }

@@ -11,7 +11,10 @@ fn directories_of_views_are_listed_read_and_never_changed_under_both_names() {
     fs::write(fixture.dir().join("trust/alice.card.json"), "{\"name\":\"alice\"}").unwrap();
     fs::write(fixture.dir().join("trust/.alice.card.json.tmp"), "{").unwrap();
     for top in ["", "_coordination/"] {
-        assert_eq!(mount.names(&format!("{top}trust")), ["alice.card.json"]);
+        assert_eq!(
+            mount.names(&format!("{top}trust")),
+            ["alice.card.json", "bob.card.json", "carol.card.json"]
+        );
         let card = format!("{top}trust/alice.card.json");
         assert_eq!(mount.read(&card), "{\"name\":\"alice\"}");
         assert_eq!(fs::metadata(mount.at(&card)).unwrap().len(), 16);

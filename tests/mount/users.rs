@@ -147,6 +147,10 @@ struct Shared {
 impl Shared {
     /// `None` where the test is not root and so cannot be anybody else.
     fn new() -> Option<Self> {
+        Self::configured(|_| {})
+    }
+
+    fn configured(configure: impl FnOnce(&Fixture)) -> Option<Self> {
         if !is_root() {
             eprintln!("not root: several users cannot be tried here");
             return None;
@@ -158,6 +162,7 @@ impl Shared {
             &format!("alice={ALICE}"),
         ]);
         fs::set_permissions(fixture.dir().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+        configure(&fixture);
         let mount = fixture.mount_as_operator();
         Some(Shared { fixture, mount, home: Home::new(BOB) })
     }
@@ -243,6 +248,36 @@ fn each_user_is_told_what_it_may_without_trying() {
     shared.run(STRANGER, "cd credentials/claude").failed_with("Permission denied");
     shared.run(BOB, "cd credentials/claude && ls").ok();
     assert!(shared.fixture.refusals().is_empty(), "asking is no attempt");
+}
+
+#[test]
+fn the_users_of_one_mount_send_files_as_themselves() {
+    let Some(shared) = Shared::configured(|fixture| {
+        fixture.reconfigure(|text| text.replace("[agents.\"bob\"]", "[agents.\"bob\"]\nseal = true"));
+    }) else {
+        return;
+    };
+    shared
+        .run(
+            BOB,
+            "{ echo a; echo log >&2; echo b; } > send/alice/x.md && ls send/alice && cat send/alice/x.md",
+        )
+        .ok();
+    shared.run(BOB, "bash -c 'echo half > /dev/fd/1; kill -9 $$' > send/alice/y.md").failed();
+    let inbox = shared.mount.read("inbox/alice.jsonl");
+    assert!(inbox.contains(r#""body":"a\nb""#) && inbox.lines().count() == 1, "{inbox}");
+    shared.run(BOB, "[ $(jq -r .rule refusals.jsonl) = partial ]").ok();
+    // No uid's lines are sealed but where exchange.toml says so.
+    shared.run(ALICE, "echo x > send/bob/x.md").failed_with("Key was rejected by service");
+    shared.run(STRANGER, "echo x > send/alice/x.md").failed_with("Permission denied");
+    assert_eq!(shared.run(ALICE, "ls send/alice").ok(), "", "what others sent is in the inbox");
+    assert_eq!(shared.run(STRANGER, "ls send/alice").ok(), "");
+    assert_eq!(shared.mount.names("send/alice"), ["bob:x.md"]);
+    for (uid, may) in [(BOB, "rwx"), (STRANGER, "rx")] {
+        let script = "for t in r w x; do [ -$t send/alice ] && printf $t; done; true";
+        assert_eq!(shared.run(uid, script).ok(), may);
+    }
+    shared.fixture.verify();
 }
 
 #[test]

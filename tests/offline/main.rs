@@ -3,7 +3,9 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod commands;
+mod moving;
 mod skill;
+mod trust;
 mod verify;
 
 use batonfs::exchange::layout::Layout;

@@ -3,6 +3,7 @@
 use crate::{Sample, baton_in};
 use batonfs::exchange::handoffs::State;
 use batonfs::exchange::{Caller, Durability, Exchange, OpenOptions};
+use batonfs::wire::name::AgentName;
 use batonfs::wire::time::Timestamp;
 use serde_json::Value;
 use std::fs;
@@ -120,6 +121,14 @@ impl Busy {
 const INBOX: &str = "inbox/alice.jsonl";
 
 #[test]
+fn a_message_that_is_missing_in_the_inbox_it_names_is_found() {
+    let busy = Busy::new();
+    // The copy of what stands in the bilateral log came last.
+    busy.edit_lines(INBOX, |lines| lines.truncate(lines.len() - 1));
+    busy.expect(&[("bob_to_alice.jsonl", 1, "undelivered"), (INBOX, 5, "append-only")]);
+}
+
+#[test]
 fn an_untouched_exchange_passes_with_its_counts_and_the_chain_s_head() {
     let busy = Busy::new();
     let report = busy.report();
@@ -157,7 +166,7 @@ fn a_dropped_line_is_found_where_it_was() {
     busy.edit_lines(INBOX, |lines| lines.retain(|line| !line.contains("three")));
     busy.expect(&[(INBOX, 3, "append-only")]);
     busy.edit_lines(INBOX, |lines| lines.truncate(2));
-    busy.expect(&[(INBOX, 3, "append-only")]);
+    busy.expect(&[("bob_to_alice.jsonl", 1, "undelivered"), (INBOX, 3, "append-only")]);
 }
 
 #[test]
@@ -288,6 +297,26 @@ fn every_change_of_the_handoffs_is_found() {
 
     fs::remove_file(path("archive/done.json")).unwrap();
     busy.expect(&[("archive/done.json", 0, "missing")]);
+}
+
+#[test]
+fn every_change_of_what_was_sent_is_found() {
+    let busy = Busy::new();
+    let exchange = open(&busy.sample);
+    let bob = Caller { bound: AgentName::parse("bob").ok(), ..operator(&exchange) };
+    for name in ["x.md", "y.md"] {
+        let alice = AgentName::parse("alice").unwrap();
+        let (_, letter) = exchange.create_letter(&bob, &alice, name).unwrap();
+        letter.write(&bob, 0, false, b"hello").unwrap();
+        letter.release();
+    }
+    drop(exchange);
+    busy.expect(&[]);
+    let (x, y) = ("send/alice/bob/x.md", "send/alice/bob/y.md");
+    busy.chmod(x, 0o644);
+    busy.edit(x, |text| text.replace("hello", "jello"));
+    fs::rename(busy.sample.path(y), busy.sample.path("send/alice/bob/z.md")).unwrap();
+    busy.expect(&[(x, 0, "immutable"), (y, 0, "missing"), ("send/alice/bob/z.md", 0, "added")]);
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! unsigned, and `deliver` commits it to its log and to everyone it is for.
 
 mod admit;
+mod bulk;
 mod deliver;
 mod lines;
 mod rotate;
 mod seal;
 mod writer;
 
+pub(super) use bulk::Incoming;
 pub(super) use deliver::{Stamp, id_of_object};
 pub(super) use lines::for_each_line;
 pub(super) use lines::line_id;

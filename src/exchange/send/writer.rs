@@ -19,12 +19,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Up to this many bytes a text is judged with every write, so that who overlooks what close(2) says is told, too.
 const JUDGED_EARLY: usize = 128 * 1024;
 
-/// A file below send/ that is open for writing.
+/// A draft below send/ that is open.
 pub struct LetterWriter {
     exchange: Arc<Exchange>,
     node: LetterNode,
     opener: Caller,
     process: u32,
+    /// Who only reads has no part in when it is sent.
+    writes: bool,
     /// The process that opened it has closed it.
     closed: AtomicBool,
 }
@@ -69,22 +71,30 @@ impl Exchange {
             let path = format!("{folder}/{name}");
             self.refuse(caller, Attempt { operation: "create", path: &path, bytes: &[] }, refusal)
         })?;
-        Ok((node, self.letter_writer(caller, node)))
+        Ok((node, self.letter_writer(caller, node, true)))
     }
 
     /// Opens a draft (own ones only), or refuses to open for writing what has been sent.
     ///
     /// # Errors
-    /// `immutable`, `rate`.
+    /// `immutable`, `rate`; ENOENT for a reader where it is no draft (any more).
     pub fn open_letter_draft(&self, caller: &Caller, node: LetterNode, flags: i32) -> Outcome<LetterWriter> {
         let actor = self.actor(caller);
+        if flags & libc::O_ACCMODE == libc::O_RDONLY && flags & libc::O_TRUNC == 0 {
+            let is_own = self.letters.book.lock().drafts.get(node).is_some_and(|draft| draft.by == actor);
+            return if is_own {
+                Ok(self.letter_writer(caller, node, false))
+            } else {
+                Err(Denied::os(libc::ENOENT))
+            };
+        }
         let opened = {
             let mut book = self.letters.book.lock();
             let own = book.new_node();
             book.drafts.open(node, own, &actor, caller, flags)
         };
         match opened {
-            Ok(Some(node)) => Ok(self.letter_writer(caller, node)),
+            Ok(Some(node)) => Ok(self.letter_writer(caller, node, true)),
             Ok(None) => Err(self.refuse_letter_operation(caller, node, "open for writing")),
             Err(refusal) => {
                 let path = self.letter_path(node);
@@ -93,13 +103,14 @@ impl Exchange {
         }
     }
 
-    fn letter_writer(&self, caller: &Caller, node: LetterNode) -> LetterWriter {
+    fn letter_writer(&self, caller: &Caller, node: LetterNode, writes: bool) -> LetterWriter {
         LetterWriter {
             exchange: self.this(),
             node,
             opener: caller.clone(),
             process: process_of(caller.pid),
-            closed: AtomicBool::new(false),
+            writes,
+            closed: AtomicBool::new(!writes),
         }
     }
 
@@ -285,7 +296,9 @@ impl LetterWriter {
         let (path, writer) = {
             let book = self.exchange.letters.book.lock();
             match book.drafts.get(self.node) {
-                Some(draft) if !draft.bytes.is_empty() => (draft.path(), draft.more.written_by),
+                Some(draft) if self.writes && !draft.bytes.is_empty() => {
+                    (draft.path(), draft.more.written_by)
+                }
                 _ => return Ok(()),
             }
         };
@@ -309,19 +322,21 @@ impl LetterWriter {
 
     /// The last close of all.
     pub fn release(&self) {
-        // A process that is gone without having closed the file itself was perhaps killed.
-        if !self.closed.load(Ordering::Relaxed) && ending(self.process, self.opener.uid) == Ending::Killed {
-            self.cut_short();
+        // What its opener has closed was sent or refused then.
+        if !self.closed.load(Ordering::Relaxed) {
+            if ending(self.process, self.opener.uid) == Ending::Killed {
+                self.cut_short();
+            }
+            self.close_once();
+            let _ = self.finish();
         }
-        self.close_once();
-        let _ = self.finish();
         let mut book = self.exchange.letters.book.lock();
         if book.drafts.get(self.node).is_some_and(|draft| draft.unlinked && draft.writers == 0) {
             book.drafts.remove(self.node);
         }
     }
 
-    /// The mount ends while the file is open: whatever is in it is not whole.
+    /// The mount ends while the file is open: what is in it is not whole.
     pub fn abandon(&self) {
         if !self.closed.load(Ordering::Relaxed) {
             self.cut_short();

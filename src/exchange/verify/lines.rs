@@ -2,7 +2,8 @@
 //! judges by the same check.
 
 use super::chain::LogHistory;
-use super::{Faults, Setting};
+use super::delivery::{Promise, Promised, promises};
+use super::{Faults, Setting, unhex};
 use crate::exchange::config::Config;
 use crate::exchange::logs::{LogName, id_of_object};
 use crate::exchange::replay::{ShortId, short};
@@ -54,14 +55,21 @@ pub(super) struct Lines<'a> {
     /// By message: the file, as an index into `files`, and the line that it stands in.
     seen: HashMap<ShortId, (u32, u64)>,
     files: Vec<String>,
+    promised: Vec<Promised>,
     /// How many there are.
     pub count: u64,
+}
+
+/// A line that is right by itself.
+struct Right {
+    id: ShortId,
+    promises: Vec<Promise>,
 }
 
 impl<'a> Lines<'a> {
     pub fn new(setting: &'a Setting<'a>, log: &str) -> Self {
         let log = LogName::parse(log, |agent| setting.config.agents.contains_key(agent));
-        Lines { setting, log, seen: HashMap::new(), files: Vec::new(), count: 0 }
+        Lines { setting, log, seen: HashMap::new(), files: Vec::new(), promised: Vec::new(), count: 0 }
     }
 
     /// Checks every line of one file, each by what held at its time.
@@ -88,7 +96,11 @@ impl<'a> Lines<'a> {
                 number += 1;
                 match result {
                     Err(refusal) => faults.add(path, Some(number), refusal.rule.name(), refusal.advice),
-                    Ok(id) => self.check_replay(id, path, number, faults),
+                    Ok(right) => {
+                        self.check_replay(right.id, path, number, faults);
+                        let stands = |promise| Promised { path: path.to_owned(), line: number, promise };
+                        self.promised.extend(right.promises.into_iter().map(stands));
+                    }
                 }
             }
             if let Some(length) = torn {
@@ -103,6 +115,11 @@ impl<'a> Lines<'a> {
                 return Ok(());
             }
         }
+    }
+
+    /// Which log it is, the ids of its messages, and what they promise of other logs.
+    pub fn into_parts(self) -> (Option<LogName>, impl Iterator<Item = ShortId>, Vec<Promised>) {
+        (self.log, self.seen.into_keys(), self.promised)
     }
 
     fn check_replay(&mut self, id: ShortId, path: &str, number: u64, faults: &mut Faults) {
@@ -142,9 +159,17 @@ fn check_batch(
     setting: &Setting<'_>,
     log: Option<&LogName>,
     batch: &[Timed<'_>],
-) -> Vec<Result<ShortId, Refusal>> {
-    let check_one =
-        |timed: &Timed<'_>| check_stored(setting.config, timed.trust, log, timed.vouched, &timed.line);
+) -> Vec<Result<Right, Refusal>> {
+    let only_author = log.and_then(LogName::only_writer);
+    let check_one = |timed: &Timed<'_>| {
+        if log == Some(&LogName::Decisions) {
+            return check_decision(&timed.line);
+        }
+        let message = check_message(setting.config, timed.trust, only_author, timed.vouched, &timed.line)?;
+        let id = short(&message.id);
+        let promises = if setting.live { Vec::new() } else { promises(log, &message, id) };
+        Ok(Right { id, promises })
+    };
     let check = |lines: &[Timed<'_>]| -> Vec<_> { lines.iter().map(check_one).collect() };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = batch.len().div_ceil(cores);
@@ -179,14 +204,16 @@ fn parse_object(line: &[u8]) -> Result<json::Object, Refusal> {
     }
 }
 
-/// The id of an entry of decisions.jsonl. Messages among them are from before the exchange entered decisions itself.
-fn check_decision(line: &[u8]) -> Result<ShortId, Refusal> {
+/// An entry of decisions.jsonl. Messages among them are from before the exchange entered decisions itself.
+fn check_decision(line: &[u8]) -> Result<Right, Refusal> {
     let object = parse_object(line)?;
     if let Ok(message) = Message::from_object(object.clone()) {
-        return Ok(short(&message.id));
+        return Ok(Right { id: short(&message.id), promises: Vec::new() });
     }
-    Decision::from_object(&object).map_err(|e| Refusal::new(Rule::Schema, e.to_string()))?;
-    Ok(id_of_object(object))
+    let decision = Decision::from_object(&object).map_err(|e| Refusal::new(Rule::Schema, e.to_string()))?;
+    let evidence = decision.evidence.iter().flat_map(|e| std::iter::once(&e.proposal).chain(e.acks.values()));
+    let promises = evidence.filter_map(|id| Some(Promise::Message(short(&unhex(id)?)))).collect();
+    Ok(Right { id: id_of_object(object), promises })
 }
 
 /// The message of a stored line that is right. `history`: the trust list of its time, or all that was ever trusted
@@ -220,7 +247,7 @@ pub(in crate::exchange) fn check_stored(
     line: &[u8],
 ) -> Result<ShortId, Refusal> {
     if log == Some(&LogName::Decisions) {
-        return check_decision(line);
+        return check_decision(line).map(|right| right.id);
     }
     let only_author = log.and_then(LogName::only_writer);
     check_message(config, history, only_author, vouched, line).map(|message| short(&message.id))

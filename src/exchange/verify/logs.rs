@@ -32,9 +32,13 @@ pub(super) fn find(layout: &Layout, chain: &Chain) -> BTreeSet<String> {
     logs
 }
 
-/// Checks one log, with its archives, against its events and each of its lines by itself. Returns how many
-/// lines it has.
-pub(super) fn check(setting: &Setting<'_>, path: &str, chain: &Chain, faults: &mut Faults) -> u64 {
+/// Checks one log, with its archives, against its events and each of its lines by itself. Returns its lines.
+pub(super) fn check<'a>(
+    setting: &'a Setting<'a>,
+    path: &str,
+    chain: &Chain,
+    faults: &mut Faults,
+) -> lines::Lines<'a> {
     let mut lines = lines::Lines::new(setting, path);
     for archive in chain.archives(path) {
         check_file(setting, &archive.path, Some(&archive.history), &mut lines, faults);
@@ -47,7 +51,7 @@ pub(super) fn check(setting: &Setting<'_>, path: &str, chain: &Chain, faults: &m
     } else {
         check_file(setting, path, history, &mut lines, faults);
     }
-    lines.count
+    lines
 }
 
 fn check_file(

@@ -2,7 +2,7 @@
 //! --ignored --nocapture`
 
 use super::*;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 #[test]
 #[ignore = "measures; prints nanoseconds"]
@@ -35,16 +35,19 @@ fn nanoseconds_a_message() {
             })
             .collect();
         let to = agents(to);
-        let start = Instant::now();
+        let mut best = Duration::MAX;
         for _ in 0..ROUNDS {
+            let start = Instant::now();
             for line in &lines {
                 scene.now.0 += 30;
                 let fact = Fact { at: scene.now, message: line, to: &to, tier: Tier::Attested };
                 scene.conversation.check(&fact, 0, &scene.charter).expect(what);
                 scene.conversation.observe(&fact, &scene.charter);
             }
+            // Others use the processor, too: the best round is the one that they left alone.
+            best = best.min(start.elapsed());
         }
-        let nanoseconds = start.elapsed().as_nanos() / (ROUNDS * lines.len()) as u128;
+        let nanoseconds = best.as_nanos() / lines.len() as u128;
         println!("{what}: {nanoseconds} ns");
     }
 }
