@@ -12,7 +12,7 @@ use crate::wire::keys::{KeyId, SigningKey};
 use crate::wire::message::{SignatureVersion, sign};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
-use crate::wire::trust::{Tier, TrustList};
+use crate::wire::trust::{Tier, TrustEntry, TrustList, TrustedKey};
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 use std::fs;
@@ -168,6 +168,27 @@ fn a_crash_between_the_event_and_the_file_is_mended() {
     assert_eq!(world.tier("bob"), Tier::Trusted);
     assert!(world.trust().agents[&name("alice")].blocked);
     assert_eq!(world.events("trust-changed").len(), 3, "mended, not changed");
+}
+
+#[test]
+fn a_change_of_many_agents_is_one_event_however_long_and_the_next_start_is_from_the_checkpoint() {
+    let mut world = World::new();
+    world.promote("bob");
+    let mut list = world.trust();
+    for n in 0..400 {
+        let entry = list.agents[&name("bob")].clone();
+        let agent = name(&format!("agent-{n}"));
+        let keys = vec![TrustedKey::new(&agent, SigningKey::from_seed(&[3; 32]).public(), Timestamp(NOW))];
+        list.agents.insert(agent, TrustEntry { keys, ..entry });
+    }
+    world.ex().import_trust(&list.to_json()).unwrap();
+    world.exchange = None;
+    let events = world.read("events.jsonl");
+    // What lies before the checkpoint is not read: damage there is for verify to find.
+    fs::write(world.at("events.jsonl"), events.replacen("{\"seq\":1,", "{\"seq\":7,", 1)).unwrap();
+    assert!(events.lines().last().unwrap().len() > 100_000, "the checkpoint is right after the long one");
+    world.start();
+    assert_eq!(world.ex().trust().agents.len(), 402);
 }
 
 #[test]
