@@ -433,5 +433,7 @@ mod archive;
 mod import;
 #[path = "exchange/quotas.rs"]
 mod quotas;
+#[path = "exchange/send.rs"]
+mod send;
 #[path = "exchange/status.rs"]
 mod status;

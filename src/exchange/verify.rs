@@ -12,6 +12,7 @@ mod history;
 pub(super) mod lines;
 mod logs;
 mod private;
+mod send;
 
 use super::OpenError;
 use super::config::Config;
@@ -174,6 +175,7 @@ fn verify_once(layout: &Layout, live: bool) -> Report {
         let mut found = Faults::default();
         logs::check_archive(&setting, &chain, &mut found);
         counts.handoffs = handoffs::check(&setting, &chain, &mut found);
+        send::check(&setting, &chain, &mut found);
         counts.slots = credentials::check(&setting, &chain, &mut found);
         if found.0.is_empty() || tries == 0 {
             faults.0.append(&mut found.0);

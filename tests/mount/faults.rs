@@ -15,7 +15,7 @@ pub struct Faulty {
 
 impl Faulty {
     /// `path`: the file of the exchange that the injection is about; `""`: any.
-    fn mount(fixture: &Fixture, path: &str, injection: &str) -> Self {
+    pub fn mount(fixture: &Fixture, path: &str, injection: &str) -> Self {
         Self::mount_as(fixture, path, injection, &["--as", "bob"])
     }
 

@@ -1,11 +1,11 @@
 //! send/<agent>/: whole files become messages, as shells, interpreters, editors and copying tools write them.
 
-use crate::common::{Fixture, Mount, Output, is_mounted, json_lines, run, signal, wait_until};
+use crate::common::{Fixture, Mount, Output, is_mounted, json_lines, signal, wait_until};
 use crate::faults::{Faulty, recover};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 /// An exchange mounted as bob (who sends) and as alice (who receives).
 struct Pair {

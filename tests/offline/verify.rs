@@ -3,6 +3,7 @@
 use crate::{Sample, baton_in};
 use batonfs::exchange::handoffs::State;
 use batonfs::exchange::{Caller, Durability, Exchange, OpenOptions};
+use batonfs::wire::name::AgentName;
 use batonfs::wire::time::Timestamp;
 use serde_json::Value;
 use std::fs;
@@ -123,7 +124,7 @@ const INBOX: &str = "inbox/alice.jsonl";
 fn a_message_that_is_missing_in_the_inbox_it_names_is_found() {
     let busy = Busy::new();
     // The copy of what stands in the bilateral log came last.
-    busy.edit_lines(INBOX, |lines| drop(lines.pop()));
+    busy.edit_lines(INBOX, |lines| lines.truncate(lines.len() - 1));
     busy.expect(&[("bob_to_alice.jsonl", 1, "undelivered"), (INBOX, 5, "append-only")]);
 }
 
@@ -296,6 +297,26 @@ fn every_change_of_the_handoffs_is_found() {
 
     fs::remove_file(path("archive/done.json")).unwrap();
     busy.expect(&[("archive/done.json", 0, "missing")]);
+}
+
+#[test]
+fn every_change_of_what_was_sent_is_found() {
+    let busy = Busy::new();
+    let exchange = open(&busy.sample);
+    let bob = Caller { bound: AgentName::parse("bob").ok(), ..operator(&exchange) };
+    for name in ["x.md", "y.md"] {
+        let alice = AgentName::parse("alice").unwrap();
+        let (_, letter) = exchange.create_letter(&bob, &alice, name).unwrap();
+        letter.write(&bob, 0, false, b"hello").unwrap();
+        letter.release();
+    }
+    drop(exchange);
+    busy.expect(&[]);
+    let (x, y) = ("send/alice/bob/x.md", "send/alice/bob/y.md");
+    busy.chmod(x, 0o644);
+    busy.edit(x, |text| text.replace("hello", "jello"));
+    fs::rename(busy.sample.path(y), busy.sample.path("send/alice/bob/z.md")).unwrap();
+    busy.expect(&[(x, 0, "immutable"), (y, 0, "missing"), ("send/alice/bob/z.md", 0, "added")]);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use crate::exchange::{Actor, Attempt, Caller, Denied, Durability, Exchange, Outc
 use crate::rules::{self, Refusal, Rule};
 use crate::wire::canonical;
 use crate::wire::json::{Object, ObjectStream, StreamedObject, Value};
-use crate::wire::message::Message;
 use crate::wire::trust::TrustList;
 use parking_lot::Mutex;
 use std::fs::File;
@@ -38,11 +37,6 @@ impl Ready {
     /// The line as it will be stored, without newline.
     pub fn line(&self) -> String {
         String::from_utf8_lossy(&self.admitted.line).into_owned()
-    }
-
-    /// The message.
-    pub fn message(&self) -> &Message {
-        &self.admitted.message
     }
 
     /// What identifies it in a log.

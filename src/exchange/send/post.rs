@@ -4,17 +4,19 @@
 //! outbox: what is in it was sent, and gets its place; what is not goes to quarantine.
 
 use super::{LetterNode, Place, has_been_sent};
-use crate::exchange::events::members;
+use crate::exchange::events::{hex, members};
 use crate::exchange::logs::{LogName, line_id};
 use crate::exchange::{Attempt, Caller, Durability, Exchange, Outcome};
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::Object;
 use crate::wire::letter;
 use crate::wire::message;
+use sha2::{Digest, Sha256};
 use std::io;
 
 /// Where letters lie while they are committed, under the exchange's folder.
 const SENDING: &str = "private/sending";
+const LATER: &str = "a letter was sent; its file is not there before the next start";
 
 impl Place {
     fn staged(&self) -> String {
@@ -41,7 +43,7 @@ impl Exchange {
     ) -> Outcome<()> {
         let Some(object) = self.read_letter(caller, &place, text)? else { return Ok(()) };
         let ready = self.make_ready(caller, &place.outbox(), object)?;
-        let (id, id_hex, line) = (ready.id(), ready.message().id_hex(), ready.line());
+        let (id, line) = (ready.id(), ready.line());
         self.stage_letter(&place, &line)?;
         if let Err(denied) = self.post_ready(ready) {
             // What failed after the commit is sent all the same.
@@ -51,9 +53,23 @@ impl Exchange {
             }
             tracing::error!(path = place.path(), %denied, "a letter was sent, but may not outlive a power cut");
         }
-        self.event("sent", members! {"path": place.path(), "by": place.from.as_str(), "id": id_hex});
-        self.put_in_place(node, place);
+        // Where the disk does not let its file appear, the next start does.
+        match self.note_sent(&place, &line) {
+            Ok(()) => self.put_in_place(node, place),
+            Err(error) => {
+                tracing::error!(path = place.path(), %error, "{LATER}");
+                self.letters.book.lock().drafts.remove(node);
+            }
+        }
         Ok(())
+    }
+
+    /// Tells of a letter that has been sent, before its file is there: baton verify knows the file by it.
+    fn note_sent(&self, place: &Place, line: &str) -> io::Result<()> {
+        let sha256 = hex(&Sha256::digest(format!("{line}\n")));
+        let members = members! {"path": place.path(), "by": place.from.as_str(), "sha256": sha256};
+        let end = self.events.append(self.now(), "sent", &members)?;
+        self.make_events_durable(end)
     }
 
     /// Whether a text that is not whole yet could be sent if it ended here; what no further byte can mend is refused.
@@ -120,7 +136,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Shows a letter that has been sent. Where the disk does not let it, the next start does.
+    /// Shows a letter that has been sent.
     fn put_in_place(&self, node: LetterNode, place: Place) {
         let (staged, file, folder) = (place.staged(), place.file(), place.folder());
         let mut book = self.letters.book.lock();
@@ -133,7 +149,7 @@ impl Exchange {
             placed = self.store.sync_dir(&folder);
         }
         if let Err(error) = placed {
-            tracing::error!(file, %error, "a letter was sent, but its file is not kept before the next start");
+            tracing::error!(file, %error, "{LATER}");
         }
     }
 
@@ -158,13 +174,12 @@ impl Exchange {
     fn finish_letter(&self, place: &Place) -> Outcome<()> {
         let staged = place.staged();
         let bytes = self.store.read(&staged)?;
-        let id = line_id(bytes.strip_suffix(b"\n").unwrap_or_default());
-        let was_sent = match &id {
-            Some(id) => self.log_holds(&place.outbox(), id)?,
-            // Only half of it was written.
-            None => false,
-        };
-        if was_sent {
+        // One that was only written in part is none.
+        let line = bytes.strip_suffix(b"\n").and_then(|line| Some((line, line_id(line)?)));
+        if let Some((line, id)) = line
+            && self.log_holds(&place.outbox(), &id)?
+        {
+            self.note_sent(place, &String::from_utf8_lossy(line))?;
             self.store.rename_new(&staged, &place.file())?;
             tracing::info!(
                 path = place.path(),

@@ -68,6 +68,15 @@ pub(super) struct KnownArchive {
     pub sha256: [u8; 32],
 }
 
+/// What the events say of one letter.
+#[derive(Debug)]
+pub(super) struct KnownLetter {
+    /// Of its file.
+    pub sha256: [u8; 32],
+    /// The line of its event.
+    pub event: u64,
+}
+
 /// What the events say of one handoff.
 #[derive(Debug, Clone)]
 pub(super) struct KnownHandoff {
@@ -91,6 +100,8 @@ pub(super) struct Chain {
     archives: BTreeMap<String, Vec<KnownArchive>>,
     /// By directory and name.
     pub handoffs: BTreeMap<(String, String), KnownHandoff>,
+    /// By their files: the letters that were sent.
+    pub letters: BTreeMap<String, KnownLetter>,
     /// The ids of all handoffs that were ever published.
     pub handoff_ids: BTreeSet<String>,
     /// By pair (`alice,bob`): the line of the last event that put another secret in place.
@@ -265,6 +276,13 @@ impl Chain {
                 if self.handoffs.insert(place, known).is_some() {
                     return Err(format!("it publishes handoff/{} a second time", text("name")?));
                 }
+            }
+            "sent" => {
+                let path = text("path")?;
+                let (folder, name) = path.rsplit_once('/').ok_or_else(|| format!("{path:?} is no path"))?;
+                let sha256 = unhex(text("sha256")?).ok_or("sha256 is not 64 hex digits")?;
+                let file = format!("{folder}/{}/{name}", text("by")?);
+                self.letters.insert(file, KnownLetter { sha256, event: self.lines });
             }
             "claimed" | "completed" | "rejected" | "withdrawn" | "expired" | "moved" => {
                 let from = (text("from_dir")?.to_owned(), text("name")?.to_owned());

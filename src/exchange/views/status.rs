@@ -280,21 +280,16 @@ fn peer_text(agent: &AgentName, peer: &Peer, now: Timestamp) -> String {
     );
     line("last_action", peer.last_action.as_deref().map_or_else(unknown, one_line));
     if let Some(activity) = peer.activity {
-        line("activity", word(activity));
+        line("activity", activity.as_str().to_owned());
     }
     for (other, activity) in &peer.pairs {
-        line(&format!("activity with {other}"), word(*activity));
+        line(&format!("activity with {other}"), activity.as_str().to_owned());
     }
     line("period_seconds", peer.period_seconds.to_string());
     line("next_due", peer.next_due.clone().unwrap_or_else(unknown));
     line("overdue", peer.overdue_seconds.map_or("no".into(), |seconds| format!("by {seconds} s")));
     line("trust", peer.trust.map_or_else(unknown, str::to_owned));
     text
-}
-
-/// A tier of activity as it is written everywhere.
-fn word(activity: Activity) -> String {
-    serde_json::to_value(activity).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// Whole seconds from one time to another.

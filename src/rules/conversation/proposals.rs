@@ -306,7 +306,7 @@ impl Proposals {
     fn ack(&mut self, fact: &Fact<'_>) -> Vec<Effect> {
         let Message { from, correlation_id, .. } = fact.message;
         let Some(proposal) = self.threads.get_mut(correlation_id) else { return Vec::new() };
-        if !proposal.is_pending() || proposal.due < fact.at || !proposal.needs(from) {
+        if !proposal.is_pending() || !proposal.needs(from) {
             return Vec::new();
         }
         proposal.acks.entry(from.clone()).or_insert_with(|| fact.message.id_hex());

@@ -89,7 +89,7 @@ fn through_json(conversation: &Conversation) -> Conversation {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A restart from a snapshot at any moment, and ticks at any time, change neither what is refused nor
     /// what follows.

@@ -181,9 +181,19 @@ fn open_proposals_of_two_agents_on_one_domain_are_a_conflict() {
         [scene.activity("alice", "bob"), scene.activity("alice", "carol")],
         ["T0_HEADS_DOWN", "T1_active"]
     );
+    // Calmed, until they are at odds about one more domain.
+    scene.say("alice", "bob", "ship", "t");
+    assert_eq!(scene.activity("alice", "bob"), "T1_active");
+    scene.with("bob", "carol", "proposal", "s", r#"{"affected_domains":["ui"]}"#);
+    assert_eq!(scene.activity("alice", "bob"), "T1_active");
+    scene.with("alice", "carol", "proposal", "u", r#"{"affected_domains":["ui"]}"#);
+    assert_eq!(scene.activity("alice", "bob"), "T0_HEADS_DOWN");
+    for thread in ["s", "u"] {
+        scene.conversation.settle(thread, false, scene.now).expect("dropped");
+    }
     // Decided: the other two are overtaken, and nobody is in conflict.
     scene.say("carol", "alice", "ack", "p");
-    assert_eq!(scene.activity("alice", "bob"), "T3_long_idle");
+    assert_eq!(scene.activity("alice", "bob"), "T1_active");
 }
 
 #[test]
