@@ -107,7 +107,7 @@ impl<N: Copy + Eq + Hash + Ord, M: Default> Drafts<N, M> {
         let process = process_of(caller.pid);
         let Some(draft) = self.all.get_mut(&node).filter(|draft| draft.by == *actor) else { return Ok(None) };
         let truncate = flags & libc::O_TRUNC != 0;
-        if truncate && draft.process != process && is_alive(draft.process) {
+        if truncate && draft.writers > 0 && draft.process != process && is_alive(draft.process) {
             let (folder, name) = (draft.folder.clone(), draft.name.clone());
             self.add(own, actor, caller, (&folder, &name))?;
             return Ok(Some(own));

@@ -131,13 +131,19 @@ impl Exchange {
     /// What `caller` sees in an agent's folder: its own letters and drafts; the operator, everybody's letters.
     pub fn list_letters(&self, caller: &Caller, to: &AgentName) -> Vec<(String, LetterNode)> {
         let actor = self.actor(caller);
+        let mut on_disk = Vec::new();
+        for from in self.config.agents.keys().filter(|from| sees(&actor, from)) {
+            let names = self.store.list(&folder_of(to, from)).unwrap_or_default().into_iter();
+            on_disk.extend(names.map(|name| Place { to: to.clone(), from: from.clone(), name }));
+        }
         let mut book = self.letters.book.lock();
         let mut found = BTreeMap::new();
-        for from in self.config.agents.keys().filter(|from| sees(&actor, from)) {
-            for name in self.store.list(&folder_of(to, from)).unwrap_or_default() {
-                let shown = if actor == Actor::Operator { format!("{from}{OF}{name}") } else { name.clone() };
-                found.insert(shown, book.node_of(Place { to: to.clone(), from: from.clone(), name }));
-            }
+        for place in on_disk {
+            let name = match actor {
+                Actor::Operator => format!("{}{OF}{}", place.from, place.name),
+                _ => place.name.clone(),
+            };
+            found.insert(name, book.node_of(place));
         }
         for (name, node) in book.drafts.visible(&actor, caller, &mailbox(to)) {
             found.entry(name.to_owned()).or_insert(node);

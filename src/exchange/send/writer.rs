@@ -152,7 +152,8 @@ impl Exchange {
         replace: bool,
     ) -> Outcome<()> {
         let node = self.find_letter(caller, from.0, from.1).ok_or_else(|| Denied::os(libc::ENOENT))?;
-        if !self.letters.book.lock().drafts.get(node).is_some_and(|draft| !draft.more.sending) {
+        let is_sent = |book: &Book| book.drafts.get(node).is_none_or(|draft| draft.more.sending);
+        if is_sent(&self.letters.book.lock()) {
             return Err(self.refuse_letter_operation(caller, node, "rename"));
         }
         let new_folder = mailbox(to.0);
