@@ -36,8 +36,15 @@ impl Exchange {
 
     /// Whether a mount sends an agent's heartbeats.
     pub(super) fn is_attended(&self, agent: &AgentName) -> bool {
-        let wanted = self.config.agents.get(agent).is_some_and(|config| config.heartbeat);
-        wanted && self.attendance.0.lock().contains_key(agent)
+        self.beats_for(agent).is_some() && self.attendance.0.lock().contains_key(agent)
+    }
+
+    /// As whom an agent's heartbeats are sent: `None` where it sends its own, or there is no key to sign them with.
+    fn beats_for(&self, agent: &AgentName) -> Option<Caller> {
+        self.config.agents.get(agent).filter(|config| config.heartbeat)?;
+        let pid = std::process::id();
+        let caller = Caller { uid: self.owner_uid, gid: self.owner_gid, pid, bound: Some(agent.clone()) };
+        self.sealing_key(&caller).map(|_| caller)
     }
 
     /// Sends the heartbeats that are due, of the agents with a mount of their own and `heartbeat = true`. Called about
@@ -49,18 +56,7 @@ impl Exchange {
         };
         let mut sent = 0;
         for (agent, tried) in attended {
-            if !self.config.agents.get(&agent).is_some_and(|config| config.heartbeat) {
-                continue;
-            }
-            let caller = Caller {
-                uid: self.owner_uid,
-                gid: self.owner_gid,
-                pid: std::process::id(),
-                bound: Some(agent.clone()),
-            };
-            if self.sealing_key(&caller).is_none() {
-                continue;
-            }
+            let Some(caller) = self.beats_for(&agent) else { continue };
             let beat = {
                 let conversation = self.conversation();
                 let period = conversation.presence.period(&agent, now).max(1);

@@ -7,9 +7,9 @@
 mod status;
 mod texts;
 
-pub(in crate::exchange) use status::safe_mode_text;
-pub use status::{Peer, ProposalView};
-pub use texts::{Text, general_skill};
+pub(in crate::exchange) use status::{ProposalView, safe_mode_text};
+use texts::Text;
+pub use texts::general_skill;
 
 use super::events::PATH as EVENTS;
 use super::{Attempt, Attr, Caller, Denied, Exchange, NodeKind, Outcome};
