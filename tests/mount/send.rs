@@ -321,7 +321,11 @@ fn front_matter_and_json_say_more_of_a_message() {
     assert_eq!(proposal["refs"], serde_json::json!(["src/a.rs", "src/b.rs"]));
     assert_eq!(proposal["to"], serde_json::json!(["alice", "carol"]));
     assert_eq!(proposal["ack_required"], true);
-    assert_eq!(&json_lines(&carol.read("inbox/carol.jsonl"))[..], std::slice::from_ref(proposal), "carol, too");
+    assert_eq!(
+        &json_lines(&carol.read("inbox/carol.jsonl"))[..],
+        std::slice::from_ref(proposal),
+        "carol, too"
+    );
     assert_eq!(
         (&data["subject"], &data["body"], &data["x"]),
         (&"the data".into(), &serde_json::json!({"n": 1}), &serde_json::json!([2]))
