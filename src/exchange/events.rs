@@ -25,8 +25,8 @@ pub(super) const PATH: &str = "events.jsonl";
 /// The event that takes back the one that moved a handoff.
 const UNDONE: &str = "undone";
 const CHECKPOINT: &str = "private/index/events.checkpoint";
-/// Longest event line; anything longer was not written by us.
-const MAX_LINE: u64 = 64 * 1024;
+/// Where the last line before a checkpoint is looked for first, in bytes: a long one starts before that.
+const LAST_LINE: u64 = 64 * 1024;
 
 /// Builds an event's members.
 macro_rules! members {
@@ -368,15 +368,26 @@ fn read_checkpoint(store: &dyn Store, bytes: &dyn LogBytes, len: u64) -> Option<
     if checkpoint.offset > len || checkpoint.offset == 0 {
         return None;
     }
-    let start = checkpoint.offset.saturating_sub(MAX_LINE);
-    let mut window = vec![0; usize::try_from(checkpoint.offset - start).ok()?];
-    bytes.read_exact_at(&mut window, start).ok()?;
-    let window = window.strip_suffix(b"\n")?;
-    let line = &window[window.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1)..];
-    let prev: [u8; 32] = Sha256::digest(line).into();
+    let prev: [u8; 32] = Sha256::digest(last_line(bytes, checkpoint.offset)?).into();
     let (covered, archives) = (checkpoint.covered.clone(), checkpoint.archives.clone());
     let chain = Chain { end: checkpoint.offset, seq: checkpoint.seq, prev, covered, archives };
     (hex(&prev) == checkpoint.prev).then_some((chain, checkpoint))
+}
+
+/// The line that ends at `end`, without its newline.
+fn last_line(bytes: &dyn LogBytes, end: u64) -> Option<Vec<u8>> {
+    let mut room = LAST_LINE;
+    loop {
+        let start = end.saturating_sub(room);
+        let mut window = vec![0; usize::try_from(end - start).ok()?];
+        bytes.read_exact_at(&mut window, start).ok()?;
+        window.pop_if(|last| *last == b'\n')?;
+        match window.iter().rposition(|&b| b == b'\n') {
+            Some(before) => return Some(window.split_off(before + 1)),
+            None if start == 0 => return Some(window),
+            None => room = room.saturating_mul(16),
+        }
+    }
 }
 
 /// Lower-case hex.

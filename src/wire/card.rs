@@ -179,6 +179,11 @@ impl AgentCard {
         u32::try_from(rate).ok().filter(|rate| *rate > 0)
     }
 
+    /// `issued_at`, where it is a time.
+    pub fn issued_at(&self) -> Option<Timestamp> {
+        Timestamp::parse(self.object.get(ISSUED_AT)?.as_str()?, true)
+    }
+
     /// Its text, for a file: canonical, with a newline.
     pub fn to_text(&self) -> String {
         file_text(&self.object)

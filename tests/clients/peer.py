@@ -8,10 +8,11 @@ import base64, fcntl, hashlib, hmac, json, os, subprocess, sys
 from datetime import datetime, timedelta, timezone
 
 
-def sign(agent, *objects):
+def sign(agent, *objects, version="v3.1"):
     """The objects as signed lines, newlines included."""
     text = "".join(json.dumps(o) + "\n" for o in objects)
-    out = subprocess.run(["baton", "sign", "--as", agent], input=text, capture_output=True, text=True)
+    command = ["baton", "sign", "--as", agent] + (["--v3"] if version == "v3" else [])
+    out = subprocess.run(command, input=text, capture_output=True, text=True)
     if out.returncode != 0:
         raise RuntimeError(out.stderr)
     return out.stdout.splitlines(keepends=True)
@@ -19,6 +20,53 @@ def sign(agent, *objects):
 
 def message(body, **members):
     return {"type": "feedback", "subject": "test", "body": body, **members}
+
+
+def line(version, agent, kind, subject, body, parent=None, **members):
+    """A whole line as a program of protocol v2 (unsigned), v3 or v3.1 writes it."""
+    now = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+    whole = {
+        "timestamp": now,
+        "from": agent,
+        "type": kind,
+        "subject": subject,
+        "body": body,
+        "refs": [],
+        "priority": "normal",
+        "correlation_id": parent or now,
+        "ack_required": kind in ("proposal", "incident", "request"),
+        **members,
+    }
+    if version == "v2":
+        return json.dumps(whole, ensure_ascii=False) + "\n"
+    return sign(agent, whole, version=version)[0]
+
+
+def tell(version, agent, other, kind, subject, body, parent=None, **members):
+    """Appends a line to one's file to another agent, as far as there is one; returns it."""
+    text = line(version, agent, kind, subject, body, parent, **members)
+    append(f"_coordination/{agent}_to_{other}.jsonl", text)
+    if kind == "incident":
+        append("_coordination/incident_log.jsonl", text)
+    return json.loads(text)
+
+
+def heard(agent, other):
+    """What another agent has told this one."""
+    with open(f"_coordination/{other}_to_{agent}.jsonl", encoding="utf-8") as f:
+        return [json.loads(text) for text in f]
+
+
+def answer(version, agent, other):
+    """Acks everything of another agent that asks for it and has no ack yet."""
+    done = set()
+    try:
+        done = {m["correlation_id"] for m in heard(other, agent) if m["type"] == "ack"}
+    except FileNotFoundError:
+        pass
+    for m in heard(agent, other):
+        if m["ack_required"] and m["correlation_id"] not in done:
+            tell(version, agent, other, "ack", "Re: " + m["subject"], "agreed", m["correlation_id"])
 
 
 def append(path, line):

@@ -7,6 +7,15 @@ sign() { local agent=$1; shift; printf '%s\n' "$@" | baton sign --as "$agent"; }
 # line AGENT [TEXT]       a signed message that says TEXT
 line() { sign "$1" "{\"type\":\"feedback\",\"subject\":\"note\",\"body\":\"${2:-hello}\"}"; }
 
+# propose ID [MEMBERS]    an unsigned proposal in the thread ID; MEMBERS: more of it, as "key":value,...
+propose() { echo "{\"type\":\"proposal\",\"subject\":\"$1\",\"body\":\"$RANDOM\",\"correlation_id\":\"$1\"${2:+,$2}}"; }
+
+# ack ID                  an unsigned ack in the thread ID
+ack() { echo "{\"type\":\"ack\",\"correlation_id\":\"$1\"}"; }
+
+# incident [ID]           an unsigned incident, in the thread ID
+incident() { echo "{\"type\":\"incident\",\"subject\":\"${1:-fire}\",\"body\":\"$RANDOM\"${1:+,\"correlation_id\":\"$1\"}}"; }
+
 # handoff FROM TO [ARG...]    a signed handoff payload; ARGs go to `baton handoff new`
 handoff() {
   local from=$1 to=$2; shift 2

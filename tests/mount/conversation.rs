@@ -3,6 +3,7 @@
 
 use crate::common::{Fixture, Mount, wait_until};
 use serde_json::{Value, json};
+use std::fs;
 
 /// alice and bob, each on a mount that seals; carol has none.
 fn two(configure: impl Fn(&Fixture)) -> (Fixture, Mount, Mount) {
@@ -20,7 +21,7 @@ fn release_is_alices(fixture: &Fixture) {
 fn short_periods(fixture: &Fixture, seconds: u32) {
     let cadence =
         json!({"T0_HEADS_DOWN": seconds, "T1_active": seconds, "T2_idle": seconds, "T3_long_idle": seconds});
-    std::fs::write(fixture.dir().join("tiers.json"), cadence.to_string()).unwrap();
+    fs::write(fixture.dir().join("tiers.json"), cadence.to_string()).unwrap();
 }
 
 #[track_caller]
@@ -30,28 +31,28 @@ fn end(fixture: &Fixture, mounts: [Mount; 2]) {
     fixture.verify();
 }
 
-/// Every type, with what else it needs, and its kind.
-const TYPES: [(&str, &str, Value); 15] = [
-    ("request", "", Value::Null),
-    ("ship", "", Value::Null),
-    ("warning", "", Value::Null),
-    ("feedback", "", Value::Null),
-    ("incident", "", Value::Null),
-    ("ack", r#","correlation_id":"a thread""#, Value::Null),
-    ("proposal", "", Value::Null),
+/// Every type that needs no card, with what else it needs.
+const TYPES: [(&str, &str); 15] = [
+    ("request", ""),
+    ("ship", ""),
+    ("warning", ""),
+    ("feedback", ""),
+    ("incident", ""),
+    ("ack", r#","correlation_id":"a thread""#),
+    ("proposal", ""),
     (
         "heartbeat",
         r#","body":{"wakeup_count":3,"state":"busy","last_action":"built","next_eta":null,"inbox_unread_count":0}"#,
-        Value::Null,
     ),
-    ("correction", r#","refs":["an earlier line"]"#, Value::Null),
-    ("shutdown", r#","priority":"high""#, Value::Null),
-    ("claim", "", Value::Null),
-    ("release", "", Value::Null),
-    ("decision", "", Value::Null),
-    ("trust_tier_announcement", r#","body":{"tier":"ATTESTED"}"#, Value::Null),
-    ("note_of_my_own", r#","kind":25000"#, Value::Null),
+    ("correction", r#","refs":["an earlier line"]"#),
+    ("shutdown", r#","priority":"high""#),
+    ("claim", ""),
+    ("release", ""),
+    ("decision", ""),
+    ("trust_tier_announcement", r#","body":{"tier":"ATTESTED"}"#),
+    ("note_of_my_own", r#","kind":25000"#),
 ];
+/// The kinds that they imply.
 const KINDS: [(&str, u64); 14] = [
     ("ship", 1200),
     ("warning", 1201),
@@ -72,7 +73,7 @@ const KINDS: [(&str, u64); 14] = [
 #[test]
 fn every_type_is_completed_sealed_and_read_with_cat_and_jq() {
     let (fixture, alice, bob) = two(|_| ());
-    for (kind, more, _) in &TYPES {
+    for (kind, more) in &TYPES {
         let body = if more.contains("body") { "" } else { r#","body":"b""# };
         let object = format!(r#"{{"type":"{kind}","subject":"s"{body}{more}}}"#);
         bob.bash(&format!("echo '{object}' >> inbox/alice.jsonl")).ok();
@@ -97,6 +98,9 @@ fn every_type_is_completed_sealed_and_read_with_cat_and_jq() {
         }
     }
     assert_eq!(alice.lines("inbox/alice.jsonl").len(), TYPES.len());
+    bob.bash(r#"jq -c '{type:"agent_card",subject:"me",body:.}' trust/bob.card.json >> inbox/alice.jsonl"#)
+        .ok();
+    assert_eq!(alice.lines("inbox/alice.jsonl").pop().unwrap()["kind"], 10000);
     // Sealed lines are in the order of their timestamps, and no two are the same message.
     let stamps = bob.bash("jq -r .timestamp inbox/alice.jsonl | sort -c -u && echo sorted").ok();
     assert_eq!(stamps.trim(), "sorted");
@@ -132,11 +136,7 @@ fn what_a_seal_can_not_complete_is_refused() {
             "Key was rejected",
             "from-mismatch",
         ),
-        (
-            r#"{"type":"feedback","subject":"s","body":"b","signature":"AAAA"}"#,
-            "Key was rejected",
-            "unsigned",
-        ),
+        (r#"{"type":"feedback","subject":"s","body":"b","signature":"AAAA"}"#, "Bad message", "schema"),
     ] {
         bob.refuses(&format!("echo '{object}' >> inbox/alice.jsonl"), text, rule);
     }
@@ -477,5 +477,93 @@ fn two_agents_that_answer_each_other_without_end_are_stopped() {
     );
     // Another thread goes on.
     alice.bash(r#"echo '{"correlation_id":"pong","type":"feedback"}' >> inbox/bob.jsonl"#).ok();
+    end(&fixture, [alice, bob]);
+}
+
+/// bob's and alice's programs of one version, on mounts that seal nothing.
+fn programs(version: &str) -> (Fixture, Mount, Mount) {
+    two(|fixture| {
+        fixture.configure_agent("alice", "seal = false");
+        fixture.configure_agent("bob", "seal = false");
+        fixture.configure_domains("release = [\"alice\"]\nnaming = [\"alice\"]");
+        if version == "v2" {
+            fixture.configure_key("allow_unsigned_from", "[\"alice\", \"bob\"]");
+        }
+    })
+}
+
+#[test]
+fn programs_of_each_version_talk_through_their_files_as_they_are() {
+    for version in ["v2", "v3", "v3.1"] {
+        let (fixture, alice, bob) = programs(version);
+        bob.python(&format!(
+            r#"
+import peer
+say = lambda *a, **m: peer.tell("{version}", "bob", "alice", *a, **m)
+for kind in ("request", "ship", "warning", "feedback", "shutdown"):
+    say(kind, kind + " ü", "text 🎧")
+first = say("claim" if "{version}" == "v3.1" else "ship", "task 7", {{"files": ["a.rs"]}})
+say("correction", "task 7", "b.rs it is", first["correlation_id"])
+say("heartbeat", "alive", {{"wakeup_count": 1, "state": "idle", "last_action": "x", "next_eta": None, "inbox_unread_count": 0}})
+say("incident", "disk full", "at 3 am")
+say("proposal", "ship v2", {{"tag": "v2.0", "affected_domains": ["release"]}})
+say("proposal", "rename", {{"to": "baton"}}, affected_domains=["naming"])
+"#
+        ))
+        .ok();
+        alice.python(&format!(r#"import peer; peer.answer("{version}", "alice", "bob")"#)).ok();
+        let sent = bob.read("bob_to_alice.jsonl");
+        assert_eq!(bob.read("inbox/alice.jsonl"), sent, "{version}: it arrives byte for byte");
+        assert_eq!(sent.lines().count(), 11, "{version}");
+        assert_eq!(sent.contains("signature"), version != "v2");
+        assert_eq!(sent.contains("event_id"), version == "v3.1");
+        assert_eq!(alice.read("inbox/bob.jsonl"), alice.read("alice_to_bob.jsonl"), "{version}");
+        assert_eq!(alice.lines("inbox/bob.jsonl").len(), 4, "{version}: request, incident, two proposals");
+        assert_eq!(bob.lines("incident_log.jsonl").len(), 1, "{version}: mirrored twice, stored once");
+        let decided: Vec<_> =
+            bob.lines("decisions.jsonl").iter().map(|entry| entry["decision"]["subject"].clone()).collect();
+        assert_eq!(decided, ["ship v2", "rename"], "{version}");
+        assert_eq!(fixture.refusals(), [Value::Null; 0], "{version}");
+        end(&fixture, [alice, bob]);
+    }
+}
+
+#[test]
+fn a_program_that_mirrors_its_incident_first_is_understood_too() {
+    for version in ["v2", "v3", "v3.1"] {
+        let (fixture, alice, bob) = programs(version);
+        bob.python(&format!(
+            r#"
+import peer
+text = peer.line("{version}", "bob", "incident", "fire", "b")
+peer.append("_coordination/incident_log.jsonl", text)
+peer.append("_coordination/bob_to_alice.jsonl", text)
+peer.refused("EEXIST", peer.append, "_coordination/bob_to_alice.jsonl", text)
+"#
+        ))
+        .ok();
+        for log in ["incident_log.jsonl", "bob_to_alice.jsonl", "inbox/alice.jsonl"] {
+            assert_eq!(alice.lines(log).len(), 1, "{version} {log}");
+        }
+        end(&fixture, [alice, bob]);
+    }
+}
+
+#[test]
+fn an_unsigned_line_is_taken_from_whom_exchange_toml_names_and_nobody_else() {
+    let (fixture, alice, bob) = two(|fixture| {
+        for agent in ["alice", "bob"] {
+            fixture.configure_agent(agent, "seal = false");
+        }
+        fixture.configure_key("allow_unsigned_from", "[\"bob\"]");
+    });
+    let v2 = r#"import peer; peer.tell("v2", "AGENT", "carol", "feedback", "s", "b")"#;
+    bob.python(&v2.replace("AGENT", "bob")).ok();
+    alice.refuses_python(&v2.replace("AGENT", "alice"), "Key was rejected", "unsigned");
+    bob.refuses_python(
+        r#"import peer; peer.append("inbox/carol.jsonl", peer.line("v2", "alice", "ship", "s", "b"))"#,
+        "Permission denied",
+        "authority",
+    );
     end(&fixture, [alice, bob]);
 }

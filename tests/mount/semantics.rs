@@ -18,6 +18,9 @@ struct Row {
     command: String,
     seen: String,
     rule: String,
+    /// What exchange.toml and tiers.json say in the row's section.
+    toml: String,
+    tiers: String,
 }
 
 const DOCUMENT: &str = include_str!("../../mount/SEMANTICS.md");
@@ -26,8 +29,24 @@ const DOCUMENT: &str = include_str!("../../mount/SEMANTICS.md");
 fn rows(document: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut in_table = false;
-    for (index, line) in document.lines().enumerate() {
+    let (mut toml, mut tiers) = (String::new(), String::new());
+    let mut lines = document.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
         let number = index + 1;
+        if line.starts_with("##") {
+            (toml, tiers) = Default::default();
+        }
+        if let Some(language) = line.strip_prefix("```") {
+            let block = match language {
+                "toml" => &mut toml,
+                "json" => &mut tiers,
+                other => panic!("SEMANTICS.md:{number}: nothing is done with {other:?}"),
+            };
+            for (_, line) in lines.by_ref().take_while(|(_, line)| *line != "```") {
+                writeln!(block, "{line}").unwrap();
+            }
+            continue;
+        }
         if !line.starts_with('|') {
             in_table = false;
             continue;
@@ -53,6 +72,8 @@ fn rows(document: &str) -> Vec<Row> {
                 command: command.to_owned(),
                 seen: seen.trim_matches('`').to_owned(),
                 rule: rule.trim_matches('`').to_owned(),
+                toml: toml.clone(),
+                tiers: tiers.clone(),
             });
         }
     }
@@ -76,9 +97,30 @@ fn cells(line: &str) -> Vec<String> {
     cells.iter().map(|cell| cell.trim().to_owned()).collect()
 }
 
+/// A TOML text with another one's keys in it.
+fn merged(written: &str, more: &str) -> String {
+    fn merge(into: &mut toml::Table, more: toml::Table) {
+        for (key, value) in more {
+            match (into.get_mut(&key), value) {
+                (Some(toml::Value::Table(known)), toml::Value::Table(more)) => merge(known, more),
+                (_, value) => drop(into.insert(key, value)),
+            }
+        }
+    }
+    let mut table: toml::Table = written.parse().unwrap();
+    merge(&mut table, more.parse().unwrap());
+    table.to_string()
+}
+
 /// Runs a row; says what differs.
 fn execute(row: &Row) -> Result<(), String> {
     let fixture = Fixture::new();
+    if !row.toml.is_empty() {
+        fixture.reconfigure(|written| merged(&written, &row.toml));
+    }
+    if !row.tiers.is_empty() {
+        std::fs::write(fixture.dir().join("tiers.json"), &row.tiers).unwrap();
+    }
     let mount_for = |agent: &str| match agent {
         "operator" => fixture.mount_as_operator(),
         agent => fixture.mount_as(agent),
@@ -165,12 +207,10 @@ fn every_row_of_the_semantics_is_true() {
 #[test]
 fn every_rule_has_a_row() {
     let rows = rows(DOCUMENT);
-    // Rules that no command at a prompt can break without waiting or a changed trust list.
-    let elsewhere = ["rate"];
     let missing: Vec<&str> = batonfs::rules::Rule::ALL
         .iter()
         .map(|rule| rule.name())
-        .filter(|name| !elsewhere.contains(name) && !rows.iter().any(|row| row.rule == *name))
+        .filter(|name| !rows.iter().any(|row| row.rule == *name))
         .collect();
     assert!(missing.is_empty(), "no row shows {missing:?}");
 }

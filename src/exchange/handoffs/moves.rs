@@ -70,7 +70,7 @@ impl Exchange {
     /// Verifies a draft's bytes and publishes them as handoff/`name`. The node stays the same.
     pub(super) fn publish(&self, actor: &Actor, node: HandoffNode, bytes: &[u8], name: &str) -> Outcome<()> {
         check_name(State::Pending, name)?;
-        self.conversation().incidents.check_safe_mode("publish a handoff")?;
+        self.conversation().incidents.check_safe_mode("Publishing a handoff")?;
         let handoff = Handoff::parse(bytes).map_err(Refusal::from)?;
         check_publish(actor, self.may_relay(actor), &handoff.from)?;
         self.verify_handoff(&handoff)?;
@@ -231,7 +231,7 @@ impl Exchange {
                     format!("{}/{} has ended; it is the record and stays where it is.", from.0.dir(), from.1),
                 ));
             };
-            self.conversation().incidents.check_safe_mode("move a handoff")?;
+            self.conversation().incidents.check_safe_mode("Moving a handoff")?;
             let transition = check_move(actor, self.may_relay(actor), &about.parties, from.0, to, now)?;
             Ok((transition, to.unwrap_or(State::Rejected)))
         };

@@ -11,7 +11,7 @@ use crate::rules::identity::check_takes_part;
 use crate::rules::{Refusal, Rule};
 use crate::wire::json::{self, JsonErrorKind};
 use crate::wire::time::Timestamp;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Longest handoff, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -22,6 +22,8 @@ pub struct DraftWriter {
     node: HandoffNode,
     path: String,
     opener: Caller,
+    /// The errno with which the draft was refused: a program that tries its write again learns it again.
+    refused: OnceLock<i32>,
 }
 
 impl Exchange {
@@ -62,7 +64,7 @@ impl Exchange {
         let node = created.map_err(|refusal| {
             self.refuse(caller, Attempt { operation: "create", path: &path, bytes: &[] }, refusal)
         })?;
-        Ok((node, DraftWriter { exchange: self.this(), node, path, opener: caller.clone() }))
+        Ok((node, DraftWriter::new(self.this(), node, path, caller)))
     }
 
     /// Opens a draft (own ones only), or refuses to open a published handoff, for writing.
@@ -87,7 +89,7 @@ impl Exchange {
                 ));
             }
         };
-        Ok(DraftWriter { exchange: self.this(), node, path, opener: caller.clone() })
+        Ok(DraftWriter::new(self.this(), node, path, caller))
     }
 
     /// truncate(2) of a draft.
@@ -132,6 +134,10 @@ fn check_size(len: usize) -> Result<(), Refusal> {
 }
 
 impl DraftWriter {
+    fn new(exchange: Arc<Exchange>, node: HandoffNode, path: String, opener: &Caller) -> Self {
+        DraftWriter { exchange, node, path, opener: opener.clone(), refused: OnceLock::new() }
+    }
+
     /// One write(2). Through a final name (`handoff/x.json`), the write that completes the object
     /// verifies and publishes it.
     ///
@@ -147,6 +153,9 @@ impl DraftWriter {
                 // The newline that echo sends after the object is no change.
                 if published && data.iter().all(u8::is_ascii_whitespace) {
                     return Ok(data.len());
+                }
+                if let Some(errno) = self.refused.get().filter(|_| !published) {
+                    return Err(Denied::os(*errno));
                 }
                 return Err(self.refuse(caller, "write", data, refuse_operation(&self.path, "write")));
             };
@@ -171,6 +180,7 @@ impl DraftWriter {
         };
         published.map(|()| data.len()).map_err(|denied| {
             exchange.handoffs().book.lock().drafts.remove(self.node);
+            let _ = self.refused.set(denied.errno());
             exchange.record(caller, Attempt { operation: "write", path: &self.path, bytes: &bytes }, denied)
         })
     }

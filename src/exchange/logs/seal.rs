@@ -80,7 +80,7 @@ impl Exchange {
         let reply_to = object.get("correlation_id").and_then(Value::as_str).map(|correlation_id| {
             let conversation = self.conversation();
             let known = conversation.limits.thread(correlation_id);
-            let from = known.map(|thread| thread.from.clone()).filter(|from| from != author);
+            let from = known.and_then(|thread| thread.partner_of(author)).cloned();
             (from, known.map_or(correlation_id, |thread| &thread.subject).to_owned())
         });
         let own = match log {

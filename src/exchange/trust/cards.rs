@@ -134,7 +134,7 @@ impl Exchange {
     /// known yet, the message must be signed by one of the card's own keys.
     ///
     /// # Errors
-    /// EBADMSG `schema`; EKEYREJECTED `from-mismatch`, `unknown-key`, `unsigned`, `signature`, `event-id`;
+    /// EBADMSG `schema`; EEXIST `replay` for a card that is older than the stored one; EKEYREJECTED `from-mismatch`, `unknown-key`, `unsigned`, `signature`, `event-id`;
     /// EKEYREVOKED `revoked-key`; EACCES `tier` for a blocked agent.
     pub(in crate::exchange) fn judge_card(
         &self,
@@ -142,13 +142,20 @@ impl Exchange {
         trust: &TrustList,
     ) -> Result<Option<NewContact>, Refusal> {
         let Some(card) = rules::in_message(message)? else { return Ok(None) };
-        let now = self.now();
-        let is_agent = self.config.agents.contains_key(&card.agent);
-        let contact = rules::judge(card, trust, is_agent, now, self.config.clock_skew_seconds)?;
+        let contact = self.judge_contact(card, trust)?;
         if contact.is_first {
-            message.clone().verify(&contact.introduction(now))?;
+            message.clone().verify(&contact.introduction(self.now()))?;
         }
         Ok(Some(contact))
+    }
+
+    fn judge_contact(&self, card: AgentCard, trust: &TrustList) -> Result<NewContact, Refusal> {
+        let is_agent = self.config.agents.contains_key(&card.agent);
+        let contact = rules::judge(card, trust, is_agent, self.now(), self.config.clock_skew_seconds)?;
+        if !contact.is_first {
+            rules::check_newer(&contact.card, read_card(&*self.store, &contact.card.agent).as_ref())?;
+        }
+        Ok(contact)
     }
 
     /// Takes in the card of a message that may be committed. A first contact is pinned before its message is: then
@@ -206,10 +213,7 @@ impl Exchange {
     /// Takes a card in that the operator vouches for.
     pub(in crate::exchange) fn pin_card(&self, text: &str) -> Result<serde_json::Value, String> {
         let card = AgentCard::verify(text.as_bytes()).map_err(|e| format!("it is no agent card: {e}"))?;
-        let is_agent = self.config.agents.contains_key(&card.agent);
-        let skew = self.config.clock_skew_seconds;
-        let contact = rules::judge(card, &self.trust(), is_agent, self.now(), skew)
-            .map_err(|refusal| refusal.advice)?;
+        let contact = self.judge_contact(card, &self.trust()).map_err(|refusal| refusal.advice)?;
         let changes = self.pin(&contact, "operator")?;
         Ok(serde_json::json!({ "agent": contact.card.agent, "changes": changes }))
     }

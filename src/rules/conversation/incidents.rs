@@ -56,8 +56,8 @@ impl Incidents {
     pub fn safe_mode(&self) -> Option<&SafeMode> {
         self.safe_mode.as_ref()
     }
-    /// Rule `safe-mode`, for what is no message (a handoff's move). `what`: what nobody may do now
-    /// (`claim a handoff`).
+    /// Rule `safe-mode`, for what is no message (a handoff's move). `what`: what must wait, as a sentence
+    /// begins (`Claiming a handoff`).
     ///
     /// # Errors
     /// EROFS `safe-mode`.
@@ -83,7 +83,7 @@ impl Incidents {
         match cause {
             None => Ok(()),
             Some(incident) => {
-                let what = format!("write messages of type {}", excerpt(&message.message_type));
+                let what = format!("A message of type {}", excerpt(&message.message_type));
                 Err(refusal(&what, incident))
             }
         }
@@ -159,9 +159,9 @@ fn refusal(what: &str, incident: &Incident) -> Refusal {
     Refusal::new(
         Rule::SafeMode,
         format!(
-            "Nobody may {what} now: the exchange is in safe mode since {}, because nobody had acked {}'s incident \
-             {:?} (correlation_id {:?}) by then. Only acks, heartbeats and incidents pass until the operator \
-             runs baton safe-mode clear; then do this again.",
+            "{what} must wait: the exchange is in safe mode since {}, because nobody had acked {}'s incident {:?} \
+             (correlation_id {:?}) by then. Only acks, heartbeats and incidents pass until the operator runs \
+             baton safe-mode clear; then do this again.",
             incident.due, incident.from, incident.subject, incident.correlation_id
         ),
     )

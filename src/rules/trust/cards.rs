@@ -85,6 +85,24 @@ pub fn in_message(message: &Message) -> Result<Option<AgentCard>, Refusal> {
     Ok(Some(card))
 }
 
+/// Rule `replay` of cards: of a known agent a card counts that is newer than the one that is `stored`, or is that one.
+/// An old message must not bring an old card back.
+///
+/// # Errors
+/// EEXIST `replay`.
+pub fn check_newer(card: &AgentCard, stored: Option<&AgentCard>) -> Result<(), Refusal> {
+    let Some(stored) = stored.filter(|stored| stored.object != card.object) else { return Ok(()) };
+    if card.issued_at() > stored.issued_at() {
+        return Ok(());
+    }
+    let advice = format!(
+        "A card of {} is here already that was issued at {}. Issue a newer one: set issued_at to now, and sign it.",
+        card.agent,
+        stored.issued_at().map_or_else(|| "no known time".to_owned(), |time| time.to_string())
+    );
+    Err(Refusal::new(Rule::Replay, advice))
+}
+
 /// Decides about a card. `is_agent`: whether its agent takes part in the exchange.
 ///
 /// # Errors

@@ -51,6 +51,18 @@ fn an_error_names_the_agent_and_the_member() {
         (good.replace(&id, "bob:00000000"), "agents.bob: public_keys[0]: key_id is bob:00000000"),
         (good.replace(&id, &id.replace("bob", "eve")), "agents.bob: public_keys[0]: key_id is eve:"),
         (good.replace("\"active\":true", "\"active\":1"), "agents.bob: public_keys[0]: active"),
+        (
+            good.replace("\"active\"", "\"deactivate_at\":\"soon\",\"active\""),
+            "public_keys[0]: deactivate_at \"soon\"",
+        ),
+        (
+            good.replace("\"active\"", "\"valid_until\":7,\"active\""),
+            "public_keys[0]: valid_until must be a string",
+        ),
+        (
+            good.replace("\"tier\"", "\"blocked\":\"no\",\"tier\""),
+            "agents.bob: blocked must be true or false",
+        ),
         (good.replace("\"key\":\"", "\"key\":\"A"), "agents.bob: public_keys[0]: key: not base64"),
         (good.replace("{\"bob\"", "{\"b/b\""), "agents: \"b/b\" is no agent name"),
         (good.replace("\"agents\"", "\"agent\""), "agents is missing"),
@@ -102,4 +114,34 @@ fn tiers_say_what_may_be_sent() {
         assert_eq!(tier.may_send(word, kind), may, "{tier:?} {word}");
     }
     assert!(Tier::Untrusted < Tier::Verified && Tier::Attested < Tier::Trusted);
+}
+
+#[test]
+fn what_differs_makes_one_list_of_the_other() {
+    let old = parsed(&list("bob", 1, r#","tier":"VERIFIED","big":123456789012345678901234567890"#, ""));
+    assert!(old.delta_from(&old).is_empty());
+    let mut new = old.clone();
+    new.merge(&parsed(&list("bob", 2, r#","tier":"TRUSTED""#, "")));
+    new.merge(&parsed(&list("alice", 3, "", r#","active":false"#)));
+    new.agents.get_mut(&name("bob")).expect("bob").keys[0].deactivate(Timestamp(0));
+    let delta = new.delta_from(&old);
+    let keys: Vec<_> = delta.keys.iter().map(|key| (key.id.agent.to_string(), key.active)).collect();
+    assert_eq!(keys, [("alice".to_owned(), false), ("bob".to_owned(), false), ("bob".to_owned(), true)]);
+    let tiers: Vec<_> = delta.tiers.iter().map(|change| (change.tier, change.was)).collect();
+    assert_eq!(tiers, [(Tier::Attested, None), (Tier::Trusted, Some(Tier::Verified))]);
+    let mut redone = old.clone();
+    for _ in 0..2 {
+        redone.apply(&delta.redo()).expect("what was written");
+        assert_eq!(redone.to_json(), new.to_json());
+    }
+    redone.apply("[]").expect_err("no such text");
+}
+
+#[test]
+fn who_is_blocked_on_either_side_is_blocked() {
+    let mut ours = parsed(&list("bob", 1, "", ""));
+    let theirs = parsed(&list("bob", 1, r#","blocked":true"#, ""));
+    assert_eq!(ours.merge(&theirs), ["bob is blocked"]);
+    assert!(ours.merge(&parsed(&list("bob", 1, r#","blocked":false"#, ""))).is_empty());
+    assert!(ours.agents[&name("bob")].blocked);
 }

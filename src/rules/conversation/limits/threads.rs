@@ -26,6 +26,9 @@ pub struct Thread {
     pub subject: String,
     /// Author of that first message.
     opener: AgentName,
+    /// Author of the newest message that is not `from`'s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<AgentName>,
     /// Those who have answered each other, sorted. A pair with the opener stands here from the answer on:
     /// before it, the opener has spoken last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,7 +61,12 @@ impl Thread {
     fn opened_by(fact: &Fact<'_>) -> Self {
         let from = fact.message.from.clone();
         let subject = excerpt(fact.message.text("subject").unwrap_or_default()).to_owned();
-        Thread { opener: from.clone(), from, subject, pairs: Vec::new(), asks: Vec::new() }
+        Thread { opener: from.clone(), from, before: None, subject, pairs: Vec::new(), asks: Vec::new() }
+    }
+
+    /// Whom a reply of `author` is for: who spoke last but itself.
+    pub fn partner_of(&self, author: &AgentName) -> Option<&AgentName> {
+        if self.from == *author { self.before.as_ref() } else { Some(&self.from) }
     }
 
     fn turns(&self, a: &AgentName, b: &AgentName) -> Result<usize, usize> {
@@ -157,7 +165,7 @@ impl Threads {
             }
         }
         if thread.from != message.from {
-            thread.from = message.from.clone();
+            thread.before = Some(std::mem::replace(&mut thread.from, message.from.clone()));
         }
         let asker = if message.message_type == "ack" { thread.answer(fact) } else { None };
         if message.ack_required() {

@@ -59,9 +59,9 @@ fn safe_mode_begins_when_an_ack_is_overdue_and_ends_by_the_operator() {
             "{}",
         );
     }
-    let refusal = scene.conversation.incidents.check_safe_mode("claim a handoff").expect_err("safe mode");
+    let refusal = scene.conversation.incidents.check_safe_mode("Claiming a handoff").expect_err("safe mode");
     assert_eq!(refusal.rule, Rule::SafeMode);
-    assert!(refusal.advice.starts_with("Nobody may claim a handoff now"), "{refusal}");
+    assert!(refusal.advice.starts_with("Claiming a handoff must wait"), "{refusal}");
     assert!(refusal.advice.contains("baton safe-mode clear"), "{refusal}");
     scene.say("bob", "alice", "heartbeat", "h");
     scene.say("bob", "alice", "incident", "k");
@@ -73,7 +73,7 @@ fn safe_mode_begins_when_an_ack_is_overdue_and_ends_by_the_operator() {
 
     assert!(scene.conversation.clear_safe_mode());
     assert!(!scene.conversation.clear_safe_mode());
-    assert_eq!(scene.conversation.incidents.check_safe_mode("claim a handoff"), Ok(()));
+    assert_eq!(scene.conversation.incidents.check_safe_mode("Claiming a handoff"), Ok(()));
     assert!(scene.at(100_000).tick().is_empty());
     scene.say("bob", "alice", "request", "t");
 }
