@@ -34,6 +34,8 @@ pub(super) fn check_trust(layout: &Layout, faults: &mut Faults) -> TrustList {
 pub(super) fn check_modes(layout: &Layout, faults: &mut Faults) {
     let Ok(owner) = fs::metadata(layout.root()).map(|m| m.uid()) else { return };
     check_mode(layout, &layout.private(), owner, faults);
+    // What is on its way out has the mode already that it will have there; its folder is closed.
+    let on_its_way = ["private/staging", "private/sending"].map(|dir| layout.tree(dir));
     let mut dirs = vec![layout.private()];
     while let Some(dir) = dirs.pop() {
         let entries = match fs::read_dir(&dir) {
@@ -43,9 +45,13 @@ pub(super) fn check_modes(layout: &Layout, faults: &mut Faults) {
                 continue;
             }
         };
+        let is_passing = on_its_way.iter().any(|passing| dir.starts_with(passing));
         for entry in entries.flatten() {
-            check_mode(layout, &entry.path(), owner, faults);
-            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+            if is_dir || !is_passing {
+                check_mode(layout, &entry.path(), owner, faults);
+            }
+            if is_dir {
                 dirs.push(entry.path());
             }
         }
