@@ -39,6 +39,7 @@ fn lines_move_to_the_year_and_the_logs_start_empty() {
     assert_eq!(world.read("archive/2026/inbox/alice.jsonl"), format!("{one}\n"));
     assert_eq!(world.read("inbox/alice.jsonl"), "");
     assert!(archive(&world).is_empty(), "what is empty is not archived");
+    assert!(!world.dir.path().join("outbox/bob.jsonl").exists(), "and what is not there is not made");
     prove(&world);
 
     // The same year again, and the next start goes on from there.

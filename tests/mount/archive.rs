@@ -385,3 +385,46 @@ fn a_folder_is_imported_and_exported_while_agents_write() {
     // The program that the folder was of reads it as before.
     fixture.bash("cd plain && jq -es 'map(.body) | length == 200' bob_to_alice.jsonl").ok();
 }
+
+#[test]
+fn a_full_inbox_is_told_to_its_writers_and_goes_on_once_it_is_archived() {
+    let fixture = Fixture::new();
+    fixture.reconfigure(|text| text.replace("inbox_bytes = 4294967296", "inbox_bytes = 2000"));
+    let bob = fixture.mount_as("bob");
+    for n in 0..2 {
+        bob.bash(&format!("line bob {n}{} >> inbox/alice.jsonl", "x".repeat(300))).ok();
+    }
+    let long = format!("line bob {} > $SCRATCH/long", "y".repeat(700));
+    bob.bash(&long).ok();
+    for log in [INBOX, "bob_to_alice.jsonl", "outbox/bob.jsonl"] {
+        bob.refuses(&format!("cat $SCRATCH/long >> {log}"), "Disk quota exceeded", "quota");
+        let advice = fixture.last_refusal()["advice"].to_string();
+        assert!(advice.contains("baton archive") && advice.contains("-01-01T00:00:00Z"), "{advice}");
+    }
+    archive(&fixture);
+    bob.bash("cat $SCRATCH/long >> bob_to_alice.jsonl").ok();
+    assert_eq!(bob.read(INBOX), bob.read("bob_to_alice.jsonl"));
+    fixture.verify();
+}
+
+#[test]
+fn a_full_quarantine_keeps_no_more_until_the_operator_clears_it() {
+    let fixture = Fixture::new();
+    fixture.reconfigure(|text| text.replace("quarantine_bytes = 268435456", "quarantine_bytes = 8192"));
+    let bob = fixture.mount_as("bob");
+    let bad = "echo hello >> inbox/alice.jsonl";
+    for _ in 0..2 {
+        bob.refuses(bad, "Bad message", "json");
+    }
+    bob.refuses(bad, "Disk quota exceeded", "quota");
+    let refusal = fixture.last_refusal();
+    assert!(
+        refusal["quarantine"].is_null() && refusal["advice"].as_str().unwrap().contains("json: "),
+        "{refusal:#}"
+    );
+    bob.bash("line bob good >> inbox/alice.jsonl").ok();
+    let said = fixture.baton(&["refusals", "clear", "--agent", "bob"]).ok();
+    assert!(said.contains("2 refused writes of bob"), "{said}");
+    bob.refuses(bad, "Bad message", "json");
+    fixture.verify();
+}

@@ -31,7 +31,7 @@ impl Exchange {
         name: &LogName,
         ids: impl Iterator<Item = ShortId>,
     ) -> io::Result<HashSet<ShortId>> {
-        if self.log_attr(name).is_none() {
+        if self.store.stat(&name.path()).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(HashSet::new());
         }
         let log = self.log(name)?;

@@ -66,11 +66,14 @@ impl Exchange {
         year: i16,
         by: &str,
     ) -> io::Result<Option<Archived>> {
+        match self.store.stat(&name.path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(stat) if stat.size == 0 => return Ok(None),
+            Ok(_) => {}
+        }
         let log = self.log(name)?;
         let stable = log.tail.lock().len;
-        if stable == 0 {
-            return Ok(None);
-        }
         let to = self.free_archive_path(&log.path, year);
         let temp = temp_path(&to);
         let dir = self.make_archive_dir(&to)?;
