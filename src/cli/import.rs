@@ -27,7 +27,8 @@ With --json: files [{file, log, lines, imported, duplicates, refused, kept_aside
 
 Examples:
   baton import ~/project/_coordination --with-trust
-  baton import ./old --allow-unsigned --json | jq -r '.refused[] | .file, .line, .problem'")]
+  baton import ./old --allow-unsigned
+  baton import ./old --json | jq -r '.refused[] | .file, .line, .rule'")]
 pub struct ImportArgs {
     /// The folder
     #[arg(value_name = "DIR")]
