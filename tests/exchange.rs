@@ -429,6 +429,10 @@ fn a_secret_that_ends_in_a_newline_is_the_same_after_a_restart() {
 
 #[path = "exchange/archive.rs"]
 mod archive;
+#[path = "exchange/clock.rs"]
+mod clock;
+#[path = "exchange/fold.rs"]
+mod fold;
 #[path = "exchange/import.rs"]
 mod import;
 #[path = "exchange/quotas.rs"]

@@ -27,8 +27,7 @@ With --json: files [{file, log, lines, imported, duplicates, refused, kept_aside
 
 Examples:
   baton import ~/project/_coordination --with-trust
-  baton import ./old --allow-unsigned
-  baton import ./old --json | jq -r '.refused[] | .file, .line, .rule'")]
+  baton import ./old --json | jq -c '.refused[] | [.file, .line, .problem]'")]
 pub struct ImportArgs {
     /// The folder
     #[arg(value_name = "DIR")]

@@ -76,7 +76,9 @@ impl Exchange {
         let Found { events, recent, mut appends, mut ledger } = Events::open(&local, &root)?;
         let known_order = ledger.order;
         ledger.order = known_order.max(last_order(&appends, &recent));
-        if let Some(cadence) = read_cadence(&layout)? {
+        let cadence = read_cadence(&layout)?;
+        // A checkpoint has the periods that were in force when its successors were committed.
+        if let Some(cadence) = cadence.filter(|_| known_order == 0) {
             ledger.conversation.presence.set_cadence(cadence);
         }
         let found = trust::finish(&local, &root, &recent, trust)?;
@@ -134,6 +136,9 @@ impl Exchange {
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
         exchange.fold(known_order, &appends, &recent)?;
+        if let Some(cadence) = read_cadence(&layout)? {
+            exchange.conversation().presence.set_cadence(cadence);
+        }
         exchange.note_found_trust().map_err(io_at(layout.events()))?;
         exchange.finish_letters();
         Ok(exchange)

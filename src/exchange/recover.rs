@@ -9,7 +9,7 @@ use super::verify::lines::check_stored;
 use super::{Exchange, OpenError};
 use crate::rules::conversation::{Charter, Effect};
 use sha2::{Digest, Sha256};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 /// Something that has its place among the commits.
@@ -162,10 +162,11 @@ impl Exchange {
     pub(super) fn fold(&self, known: u64, appends: &[Appended], recent: &[Event]) -> Result<(), OpenError> {
         let io_error = |error| OpenError::Io { file: self.layout.events(), error };
         let charter = self.charter();
-        let recorded = recorded_effects(recent);
+        let mut recorded = recorded_effects(recent);
         let archived: Vec<_> = recent.iter().filter(|event| event.event == "archived").collect();
         let counted = counted_to(recent);
         let mut ledger = self.ledger.lock();
+        ledger.pending.retain(|effect| !recorded(effect));
         // Events from before there was a ledger have no order but their own.
         let is_new = |order: u64| order > known || (order == 0 && known == 0);
         let mut since: Vec<(u64, Since<'_>)> = Vec::new();
@@ -193,6 +194,8 @@ impl Exchange {
                 !is_counted && !recorded(effect)
             }));
         }
+        let due = ledger.conversation.tick(self.now());
+        ledger.pending.extend(due.into_iter().filter(|effect| !recorded(effect)));
         drop(ledger);
         self.carry_out_pending();
         Ok(())
@@ -220,7 +223,7 @@ impl Exchange {
             if is_new || !(lines.recovered && source.takes_copies()) {
                 self.deliver_again(ledger, &source, &line, &stamp)?;
             }
-            if is_new {
+            if is_new || !lines.recovered {
                 effects.extend(ledger.conversation.observe(&line.fact(lines.at), charter));
             }
             Ok(())
@@ -252,18 +255,30 @@ pub(super) fn last_order(appends: &[Appended], recent: &[Event]) -> u64 {
     appends.iter().map(|lines| lines.order).chain(acts).max().unwrap_or(0)
 }
 
-/// Which effects the events already tell of as carried out; the others may be carried out twice.
-fn recorded_effects(recent: &[Event]) -> impl Fn(&Effect) -> bool {
-    let told = |name: &str, member: &str| -> HashSet<String> {
+/// Which effects the events already tell of as carried out, each as often as they do; the others may be carried
+/// out twice.
+fn recorded_effects(recent: &[Event]) -> impl FnMut(&Effect) -> bool {
+    let told = |name: &str, member: &str| -> HashMap<String, u32> {
+        let mut told = HashMap::new();
         let events = recent.iter().filter(|event| event.event == name);
-        events.filter_map(|event| event.text(member).map(str::to_owned)).collect()
+        for text in events.filter_map(|event| event.text(member)) {
+            *told.entry(text.to_owned()).or_default() += 1;
+        }
+        told
     };
-    let (lapsed, incidents) = (told("proposal-lapsed", "correlation_id"), told("safe-mode", "incident"));
+    let (mut lapsed, mut incidents) =
+        (told("proposal-lapsed", "correlation_id"), told("safe-mode", "incident"));
     let refused_keys = told("key-refused", "key_id");
+    let take = |told: &mut HashMap<String, u32>, text: &str| {
+        let left = told.get_mut(text).filter(|left| **left > 0);
+        left.map(|left| *left -= 1).is_some()
+    };
     move |effect| match effect {
-        Effect::AddKey { key_id, .. } | Effect::DeactivateKey { key_id, .. } => refused_keys.contains(key_id),
-        Effect::Lapsed { correlation_id } => lapsed.contains(correlation_id),
-        Effect::SafeMode { incident, .. } => incidents.contains(incident),
+        Effect::AddKey { key_id, .. } | Effect::DeactivateKey { key_id, .. } => {
+            refused_keys.contains_key(key_id)
+        }
+        Effect::Lapsed { correlation_id } => take(&mut lapsed, correlation_id),
+        Effect::SafeMode { incident, .. } => take(&mut incidents, incident),
         _ => false,
     }
 }

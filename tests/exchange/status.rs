@@ -6,7 +6,7 @@ use batonfs::exchange::verify::verify;
 use batonfs::exchange::views::ViewReader;
 
 /// The world, with alice's, bob's and carol's keys in the exchange and this configuration.
-fn sealing(toml: &str) -> World {
+pub fn sealing(toml: &str) -> World {
     use std::os::unix::fs::PermissionsExt;
     let mut world = World::new();
     world.exchange = None;
@@ -24,7 +24,7 @@ fn sealing(toml: &str) -> World {
 const PLAIN: &str = "[agents.alice]\n[agents.bob]\nheartbeat = true\n[agents.carol]\n\
                      [domains]\nrelease = [\"alice\", \"bob\"]\n";
 
-fn operator() -> Caller {
+pub fn operator() -> Caller {
     Caller { uid: rustix::process::geteuid().as_raw(), gid: 0, pid: std::process::id(), bound: None }
 }
 
@@ -44,7 +44,7 @@ fn json(world: &World, caller: &Caller, path: &str) -> serde_json::Value {
     serde_json::from_str(&shown(world, caller, path)).unwrap()
 }
 
-fn say(world: &World, by: &str, object: &str) {
+pub fn say(world: &World, by: &str, object: &str) {
     world.append(by, &LogName::Outbox(agent(by)), object).unwrap();
 }
 
@@ -53,13 +53,13 @@ fn last_line(world: &World, path: &str) -> serde_json::Value {
 }
 
 /// What the janitor does once a second; how many heartbeats were sent.
-fn second(world: &World) -> usize {
+pub fn second(world: &World) -> usize {
     world.ex().run_janitor();
     world.ex().send_due_heartbeats(world.ex().now())
 }
 
 #[track_caller]
-fn prove(world: &World) {
+pub fn prove(world: &World) {
     let mut faults = verify(world.dir.path()).unwrap().faults;
     faults.retain(|fault| fault.rule != "modes");
     assert!(faults.is_empty(), "{faults:#?}");

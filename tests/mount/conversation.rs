@@ -436,7 +436,8 @@ fn an_incident_that_nobody_acks_puts_the_exchange_in_safe_mode() {
     assert!(text.contains("fire"), "{text}");
     // It outlasts the daemon, and ends by the operator's word.
     fixture.kill_daemon();
-    (drop(alice.take_dead()), drop(bob.take_dead()));
+    drop(alice.take_dead());
+    drop(bob.take_dead());
     let (alice, bob) = (fixture.mount_as("alice"), fixture.mount_as("bob"));
     alice.refuses(ship, "Read-only file system", "safe-mode");
     fixture.baton(&["safe-mode", "clear"]).ok();

@@ -57,8 +57,8 @@ fn archive_says_what_moved_where_and_is_proved() {
 
 #[test]
 fn verify_finds_what_was_done_to_an_archive_behind_the_mount() {
-    let file = "archive/2024/inbox/alice.jsonl";
     type Change = fn(&str) -> String;
+    let file = "archive/2024/inbox/alice.jsonl";
     let damage: [(&str, Change); 3] = [
         ("append-only", |text| text.lines().skip(1).map(|line| format!("{line}\n")).collect()),
         ("append-only", |text| text.replacen("one", "uno", 1)),

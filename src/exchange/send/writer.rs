@@ -241,6 +241,10 @@ impl LetterWriter {
             if let Some(refusal) = &draft.more.refused {
                 return Err(refusal.clone().into());
             }
+            if draft.more.sending {
+                drop(book);
+                return Err(self.refuse_late(caller, data, true));
+            }
             let (start, end) = draft.extent(offset, append, data.len());
             let room = exchange.check_pending(&actor, end).and_then(|()| book.drafts.check_room(draft, end));
             let judged = Format::of(&draft.name).is_some() && end <= JUDGED_EARLY;
@@ -258,7 +262,10 @@ impl LetterWriter {
             }
             (book.standing(self.node), room)
         };
-        let Some(so_far) = so_far else { return Ok(data.len()) };
+        let Some(mut so_far) = so_far else { return Ok(data.len()) };
+        if room.is_err() {
+            so_far.bytes.extend_from_slice(data);
+        }
         let judged =
             room.and_then(|()| exchange.check_letter_so_far(&so_far.creator, &so_far.place, &so_far.bytes));
         judged.map(|()| data.len()).map_err(|refusal| {

@@ -6,7 +6,7 @@ use crate::rules::{Refusal, Rule};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// An incident that nobody has acked yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,10 +42,14 @@ pub struct SafeMode {
 pub struct Incidents {
     open: BTreeMap<String, Incident>,
     safe_mode: Option<SafeMode>,
+    /// The ids of those that were closed last: the same message may come once more, in another log.
+    closed: VecDeque<String>,
 }
 
 /// No more open incidents are kept: if none of these is acked in time, safe mode comes without the others.
 const MOST_OPEN: usize = 1024;
+/// How many that were closed are remembered.
+const CLOSED: usize = 256;
 
 impl Incidents {
     /// What waits for an ack.
@@ -68,7 +72,7 @@ impl Incidents {
     pub fn clear_safe_mode(&mut self) -> bool {
         let Some(SafeMode { incident, .. }) = self.safe_mode.take() else { return false };
         if self.open.get(&incident.correlation_id) == Some(&incident) {
-            self.open.remove(&incident.correlation_id);
+            self.close(&incident.correlation_id);
         }
         true
     }
@@ -94,8 +98,9 @@ impl Incidents {
         let message = fact.message;
         match message.message_type.as_str() {
             "ack" if self.is_answered(fact) => {
-                self.open.remove(&message.correlation_id);
+                self.close(&message.correlation_id);
             }
+            "incident" if self.closed.contains(&message.id_hex()) => {}
             // The first of a thread stands: saying it again gives no more time.
             "incident" if !self.open.contains_key(&message.correlation_id) && self.open.len() < MOST_OPEN => {
                 let to: Vec<_> = fact.to.iter().filter(|other| **other != message.from).cloned().collect();
@@ -115,6 +120,14 @@ impl Incidents {
             }
             _ => {}
         }
+    }
+
+    fn close(&mut self, correlation_id: &str) {
+        let Some(incident) = self.open.remove(correlation_id) else { return };
+        if self.closed.len() >= CLOSED {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(incident.id);
     }
 
     /// Whether it is in an open incident's thread, by another than its author.

@@ -270,6 +270,14 @@ impl Proposals {
 
     fn propose(&mut self, fact: &Fact<'_>, charter: &Charter, presence: &Presence) {
         let message = fact.message;
+        if let Some(same) = self.threads.get_mut(&message.correlation_id).filter(|p| p.id == message.id_hex())
+        {
+            // The same message in another log, for others: it proposes nothing new, and the acks stand.
+            if same.is_pending() && (same.domains.is_empty() || same.one_is_enough) {
+                same.owners.extend(fact.to.iter().filter(|agent| **agent != message.from).cloned());
+            }
+            return;
+        }
         // What was committed is taken as it is: `check` has refused what is malformed.
         let Parts { domains, owners, one_is_enough } =
             self.parts(fact, terms::domains(message).unwrap_or_default(), charter);
