@@ -10,13 +10,20 @@ mod model;
 mod operations;
 
 use common::{Fixture, count_from_env};
-use model::Model;
+use model::{DOMAINS, Model};
 use operations::{Operation, Prepared, Real, operation};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 fn agrees(operations: &[Operation]) -> Result<(), TestCaseError> {
     let fixture = Fixture::new();
+    // Neither time nor floods are in the model.
+    fixture.configure_key("incidents_per_minute", "0");
+    fixture.configure_key("turns_per_thread", "0");
+    let days = r#"{"T0_HEADS_DOWN":86400,"T1_active":86400,"T2_idle":86400,"T3_long_idle":86400}"#;
+    std::fs::write(fixture.dir().join("tiers.json"), days).unwrap();
+    let domains = DOMAINS.map(|(domain, owners)| format!("{domain} = {owners:?}"));
+    fixture.configure_domains(&domains.join("\n"));
     let prepared = Prepared::new(&fixture);
     let mut real = Real::new(&fixture);
     let mut model = Model::default();
@@ -58,6 +65,30 @@ fn a_whole_handoff_is_in_the_model_too() {
         Operation::Rename { agent: 0, from: (1, 0), to: (2, 1) },
         Operation::Publish { agent: 1, payload: 1, name: 0 },
         Operation::Unlink { agent: 1, state: 0, name: 0 },
+    ];
+    agrees(&life).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+#[test]
+fn a_decision_and_its_crashes_are_in_the_model_too() {
+    // Numbers of forms, as operations.rs has them; outboxes are 3, 4 and 5.
+    let seal = |agent, log, form| Operation::Seal { agent, log, form, as_other: false };
+    let life = [
+        seal(1, 4, 7),
+        seal(0, 3, 12),
+        Operation::Kill { loss: 0 },
+        seal(2, 5, 12),
+        seal(1, 4, 9),
+        seal(2, 5, 10),
+        seal(0, 3, 13),
+        Operation::Kill { loss: 1 },
+        seal(0, 3, 14),
+        seal(2, 5, 14),
+        seal(2, 9, 5),
+        Operation::Kill { loss: 2 },
+        seal(1, 6, 0),
+        Operation::Remount,
+        seal(1, 4, 4),
     ];
     agrees(&life).unwrap_or_else(|failure| panic!("{failure}"));
 }

@@ -18,9 +18,13 @@ pub enum Ending {
 pub const AGENTS: [&str; 3] = ["alice", "bob", "carol"];
 
 /// The logs that operations append to.
-pub const LOGS: [&str; 6] = [
+pub const LOGS: [&str; 10] = [
     "inbox/alice.jsonl",
     "inbox/bob.jsonl",
+    "inbox/carol.jsonl",
+    "outbox/alice.jsonl",
+    "outbox/bob.jsonl",
+    "outbox/carol.jsonl",
     "alice_to_bob.jsonl",
     "bob_to_alice.jsonl",
     "decisions.jsonl",
@@ -30,15 +34,25 @@ pub const LOGS: [&str; 6] = [
 /// The four directories of the state machine.
 pub const STATES: [&str; 4] = ["handoff", "claimed", "archive", "rejected"];
 
-/// A prepared line.
+/// A line, prepared or sealed by the exchange.
 #[derive(Debug, Clone)]
 pub struct Line {
     /// Its author, as an index into [`AGENTS`].
     pub author: usize,
-    /// What is written, without newline.
+    /// What is stored, without newline. For an unsigned object that is refused: what was written.
     pub text: String,
-    /// Whether it verifies.
+    /// Whether it verifies, or can be sealed.
     pub genuine: bool,
+    /// Whether somebody has signed it already.
+    pub signed: bool,
+    /// `type`
+    pub kind: &'static str,
+    /// `to`
+    pub to: Option<Vec<&'static str>>,
+    /// `correlation_id`, where it is not its own.
+    pub thread: Option<&'static str>,
+    /// `affected_domains`
+    pub domains: &'static [&'static str],
 }
 
 /// A prepared handoff payload, not expired.
@@ -57,11 +71,46 @@ pub struct Payload {
 /// What a reader finds in the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// The lines of every log of [`LOGS`].
+    /// The lines of every log of [`LOGS`]; of decisions.jsonl what [`Decision`] says of each.
     pub logs: BTreeMap<&'static str, Vec<String>>,
     /// Path of each handoff and the number of its payload, sorted. A withdrawn handoff whose name was taken
     /// in rejected/ stands as `rejected/?`: which other name it gets is the exchange's choice.
     pub handoffs: Vec<(String, usize)>,
+}
+
+/// An entry of decisions.jsonl, as far as it can be foretold.
+pub fn decision(thread: &str, proposer: &str, acked_by: &BTreeSet<String>, proposal: &str) -> String {
+    let acked_by: Vec<&str> = acked_by.iter().map(String::as_str).collect();
+    format!("{thread} by {proposer}, acked by {}: {proposal}", acked_by.join(" "))
+}
+
+/// The newest proposal of a thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Proposal {
+    text: String,
+    proposer: usize,
+    domains: BTreeSet<&'static str>,
+    owners: BTreeSet<String>,
+    acks: BTreeSet<String>,
+    counters: u32,
+    standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Open,
+    Decided,
+    Overtaken,
+}
+
+/// No more counter-proposals than these.
+const COUNTERS: u32 = 3;
+
+/// Who decides about what.
+pub const DOMAINS: [(&str, &[&str]); 2] = [("release", &["alice", "bob"]), ("naming", &["carol"])];
+
+fn owners_of(domain: &str) -> &'static [&'static str] {
+    DOMAINS.iter().find(|(known, _)| *known == domain).map_or(&[], |(_, owners)| owners)
 }
 
 /// The tree.
@@ -72,6 +121,7 @@ pub struct Model {
     /// Path of each handoff, and the number of its payload.
     pub handoffs: BTreeMap<String, usize>,
     used: BTreeSet<usize>,
+    threads: BTreeMap<&'static str, Proposal>,
 }
 
 impl Model {
@@ -90,22 +140,175 @@ impl Model {
         if !may_append(agent, log) {
             return Ending::Fails("EACCES");
         }
+        if log == "decisions.jsonl" {
+            return self.enter(lines);
+        }
         for line in lines {
-            if line.author != agent {
-                return Ending::Fails("EACCES");
-            }
-            if !line.genuine {
-                return Ending::Fails("EKEYREJECTED");
+            if let Err(errno) = judge(agent, log, line) {
+                return Ending::Fails(errno);
             }
         }
-        let stored = self.logs.entry(log).or_default();
+        // Programs mirror their incidents themselves, and the exchange has done it.
+        let mirrored =
+            |line: &&Line| log == "incident_log.jsonl" && self.holds(log, line) && self.is_own(line);
+        let lines: Vec<&Line> = lines.iter().filter(|line| !mirrored(line)).collect();
+        for line in &lines {
+            if let Err(errno) = self.judge_by_thread(log, line) {
+                return Ending::Fails(errno);
+            }
+        }
         for (n, line) in lines.iter().enumerate() {
-            if stored.contains(&line.text) || lines[..n].iter().any(|earlier| earlier.text == line.text) {
+            if self.holds(log, line) || lines[..n].iter().any(|earlier| earlier.text == line.text) {
                 return Ending::Fails("EEXIST");
             }
         }
-        stored.extend(lines.iter().map(|line| line.text.clone()));
+        for line in &lines {
+            self.store(log, line);
+        }
+        for line in &lines {
+            for inbox in
+                LOGS.iter().filter(|other| recipients(log, line).iter().any(|to| **other == inbox_of(to)))
+            {
+                self.store(inbox, line);
+            }
+            if line.kind == "incident" {
+                self.store("incident_log.jsonl", line);
+            }
+        }
+        for line in lines {
+            self.take_in(log, line);
+        }
         Ending::Done
+    }
+
+    fn holds(&self, log: &str, line: &Line) -> bool {
+        self.logs.get(log).is_some_and(|stored| stored.contains(&line.text))
+    }
+
+    fn store(&mut self, log: &'static str, line: &Line) {
+        if !self.holds(log, line) {
+            self.logs.entry(log).or_default().push(line.text.clone());
+        }
+    }
+
+    /// Whether it stands in a log that only its author writes.
+    fn is_own(&self, line: &Line) -> bool {
+        let author = AGENTS[line.author];
+        let own = |log: &&&str| {
+            log.starts_with(&format!("{author}_to_")) || **log == format!("outbox/{author}.jsonl")
+        };
+        LOGS.iter().filter(own).any(|log| self.holds(log, line))
+    }
+
+    /// Entries that agents write themselves: they may say what was decided, and nothing is stored.
+    fn enter(&self, lines: &[Line]) -> Ending {
+        let is_decided =
+            |thread| self.threads.get(thread).is_some_and(|p: &Proposal| p.standing == Standing::Decided);
+        let all = lines.iter().all(|line| line.thread.is_some_and(is_decided));
+        if all { Ending::Done } else { Ending::Fails("EPERM") }
+    }
+
+    /// What its thread says against a proposal or an ack.
+    fn judge_by_thread(&self, log: &str, line: &Line) -> Result<(), &'static str> {
+        let known = line.thread.and_then(|thread| self.threads.get(thread));
+        let author = AGENTS[line.author];
+        match line.kind {
+            "proposal" => {
+                let open = known.filter(|proposal| proposal.standing == Standing::Open);
+                if open.is_some_and(|proposal| proposal.counters >= COUNTERS) {
+                    return Err("EPERM");
+                }
+                let nobody = self.owners(log, line).1.is_empty();
+                if nobody { Err("EBADMSG") } else { Ok(()) }
+            }
+            "ack" => {
+                let refused = known.is_some_and(|proposal| {
+                    proposal.standing == Standing::Overtaken && proposal.owners.contains(author)
+                });
+                if refused { Err("EPERM") } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The domains of a proposal, and who has to ack it: their owners, or where these are none but its author,
+    /// everyone who gets it.
+    fn owners(&self, log: &str, line: &Line) -> (BTreeSet<&'static str>, BTreeSet<String>) {
+        let author = AGENTS[line.author];
+        let before = line.thread.and_then(|thread| self.threads.get(thread));
+        let before = before.filter(|proposal| proposal.standing == Standing::Open);
+        let domains: BTreeSet<&'static str> = match before {
+            Some(before) if line.domains.is_empty() => before.domains.clone(),
+            _ => line.domains.iter().copied().collect(),
+        };
+        let mut owners: BTreeSet<String> =
+            domains.iter().flat_map(|domain| owners_of(domain)).map(|owner| (*owner).to_owned()).collect();
+        owners.remove(author);
+        if owners.is_empty() {
+            owners = recipients(log, line);
+            owners.remove(author);
+        }
+        (domains, owners)
+    }
+
+    /// Whether one ack is enough: the proposer owns all domains.
+    fn one_is_enough(proposal: &Proposal) -> bool {
+        let proposer = AGENTS[proposal.proposer];
+        !proposal.domains.is_empty() && proposal.domains.iter().all(|domain| owners_of(domain) == [proposer])
+    }
+
+    fn take_in(&mut self, log: &str, line: &Line) {
+        let Some(thread) = line.thread else { return };
+        match line.kind {
+            "proposal" => self.propose(thread, log, line),
+            "ack" => self.ack(thread, line),
+            _ => {}
+        }
+    }
+
+    fn propose(&mut self, thread: &'static str, log: &str, line: &Line) {
+        let (domains, owners) = self.owners(log, line);
+        if let Some(same) = self.threads.get_mut(thread).filter(|known| known.text == line.text) {
+            // The same message in another log: more are asked, and the acks stand.
+            if same.standing == Standing::Open && (same.domains.is_empty() || Self::one_is_enough(same)) {
+                same.owners.extend(recipients(log, line));
+                same.owners.remove(AGENTS[line.author]);
+            }
+            return;
+        }
+        let before = self.threads.get(thread).filter(|known| known.standing == Standing::Open);
+        let counters = before.map_or(0, |before| before.counters + u32::from(before.proposer != line.author));
+        let proposal = Proposal {
+            text: line.text.clone(),
+            proposer: line.author,
+            domains,
+            owners,
+            acks: BTreeSet::new(),
+            counters,
+            standing: Standing::Open,
+        };
+        self.threads.insert(thread, proposal);
+    }
+
+    fn ack(&mut self, thread: &'static str, line: &Line) {
+        let author = AGENTS[line.author].to_owned();
+        let Some(proposal) = self.threads.get_mut(thread) else { return };
+        if proposal.standing != Standing::Open || !proposal.owners.contains(&author) {
+            return;
+        }
+        proposal.acks.insert(author);
+        if proposal.acks != proposal.owners && !Self::one_is_enough(proposal) {
+            return;
+        }
+        proposal.standing = Standing::Decided;
+        let decided = proposal.clone();
+        let entry = decision(thread, AGENTS[decided.proposer], &decided.acks, &decided.text);
+        self.logs.entry("decisions.jsonl").or_default().push(entry);
+        for rival in self.threads.values_mut().filter(|rival| rival.standing == Standing::Open) {
+            if rival.domains.iter().any(|domain| decided.domains.contains(domain)) {
+                rival.standing = Standing::Overtaken;
+            }
+        }
     }
 
     /// An agent tries to change what a log says; `opens_to_write`: through a descriptor that may append,
@@ -198,7 +401,62 @@ impl Model {
     }
 }
 
-/// A bilateral log is its first agent's; the others are everybody's.
+fn inbox_of(agent: &str) -> String {
+    format!("inbox/{agent}.jsonl")
+}
+
+/// The agent that a log is for, where it is for one.
+fn own_agent(log: &str) -> Option<&str> {
+    let name = log.strip_suffix(".jsonl")?;
+    name.strip_prefix("inbox/").or_else(|| Some(name.split_once("_to_")?.1))
+}
+
+/// Whose inbox a line goes to.
+fn recipients(log: &str, line: &Line) -> BTreeSet<String> {
+    let everyone =
+        AGENTS.iter().enumerate().filter(|(n, _)| *n != line.author).map(|(_, agent)| (*agent).to_owned());
+    match (&line.to, own_agent(log)) {
+        (None, None) => everyone.collect(),
+        (None, Some(own)) => [own.to_owned()].into(),
+        (Some(to), own) => {
+            let mut all: BTreeSet<String> = BTreeSet::new();
+            for handle in to {
+                if *handle == "*" {
+                    all.extend(everyone.clone().chain(own.map(str::to_owned)));
+                } else {
+                    all.insert((*handle).to_owned());
+                }
+            }
+            all
+        }
+    }
+}
+
+/// What is wrong with a line by itself.
+fn judge(agent: usize, log: &str, line: &Line) -> Result<(), &'static str> {
+    if !line.signed && line.author != agent {
+        // An object that names another author can't be sealed.
+        return Err("EKEYREJECTED");
+    }
+    if line.author != agent || !may_append(line.author, log) {
+        return Err("EACCES");
+    }
+    if log == "incident_log.jsonl" && !matches!(line.kind, "incident" | "ack") {
+        return Err("EBADMSG");
+    }
+    let to = recipients(log, line);
+    let known = to.iter().all(|agent| AGENTS.contains(&agent.as_str()));
+    if !known || to.is_empty() || own_agent(log).is_some_and(|own| !to.contains(own)) {
+        return Err("EBADMSG");
+    }
+    if line.genuine { Ok(()) } else { Err("EKEYREJECTED") }
+}
+
+/// A bilateral log is its first agent's, an outbox its own agent's; the others are everybody's.
 fn may_append(agent: usize, log: &str) -> bool {
-    !log.contains("_to_") || log.starts_with(&format!("{}_to_", AGENTS[agent]))
+    let agent = AGENTS[agent];
+    if log.starts_with("outbox/") {
+        return log == format!("outbox/{agent}.jsonl");
+    }
+    !log.contains("_to_") || log.starts_with(&format!("{agent}_to_"))
 }
