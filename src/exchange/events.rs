@@ -278,6 +278,15 @@ impl Events {
         }
     }
 
+    /// Returns once all that the chain tells is on disk.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn make_all_durable(&self) -> io::Result<()> {
+        let end = self.chain.lock().end;
+        self.make_durable(end, Durability::Commit)
+    }
+
     /// Up to which byte a log's lines have events.
     pub fn covered(&self, log: &str) -> u64 {
         self.chain.lock().covered.get(log).copied().unwrap_or(0)
@@ -335,7 +344,8 @@ impl Events {
         mut position: Position,
         ledger: Ledger,
     ) -> io::Result<()> {
-        self.make_durable(position.0.offset, Durability::Commit)?;
+        // The ledger may know commits whose events come after the position.
+        self.make_all_durable()?;
         position.0.ledger = ledger;
         let text = serde_json::to_vec(&position.0).map_err(io::Error::other)?;
         store.replace(CHECKPOINT, &text, 0o600)

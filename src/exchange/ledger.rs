@@ -11,7 +11,6 @@ use crate::wire::time::Timestamp;
 use parking_lot::{MappedMutexGuard, MutexGuard};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
-use std::io;
 
 /// See the module.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -65,7 +64,20 @@ impl Exchange {
             return;
         }
         let _one_at_a_time = self.carrying_out.lock();
-        loop {
+        // What a crash could still take back must have no consequence: the commits they follow from are durable
+        // first, and so are their events, which tell a start when they were.
+        let (known, lasting) = {
+            let ledger = self.ledger.lock();
+            (ledger.pending.len(), ledger.pending.iter().any(Effect::is_lasting))
+        };
+        if lasting {
+            let flushed = self.open_logs().iter().try_for_each(|log| log.flush(self));
+            if let Err(error) = flushed.and_then(|()| self.events.make_all_durable()) {
+                tracing::error!(%error, "what follows from commits waits for the disk");
+                return;
+            }
+        }
+        for _ in 0..known {
             let Some(effect) = self.ledger.lock().pending.front().cloned() else { return };
             if let Err(error) = self.carry_out(&effect) {
                 tracing::error!(?effect, error, "not carried out yet");
@@ -83,7 +95,10 @@ impl Exchange {
                 .map_err(|error| format!("the decision {correlation_id} could not be entered: {error}")),
             Effect::AddKey { agent, key, key_id } => self.add_key(agent, key, key_id),
             Effect::DeactivateKey { agent, key_id } => self.deactivate_key(agent, key_id),
-            Effect::CadenceSet { cadence } => self.write_cadence(cadence),
+            Effect::CadenceSet { cadence } => {
+                self.write_cadence(cadence)?;
+                self.note("cadence-set", &members! {"periods": format!("{cadence:?}")})
+            }
             Effect::Reciprocated { asker, acker } => self.count_reciprocation(asker, acker),
             Effect::Lapsed { correlation_id } => {
                 self.note("proposal-lapsed", &members! {"correlation_id": correlation_id.as_str()})
@@ -119,9 +134,10 @@ impl Exchange {
         if let Err(error) = self.settle_copies() {
             tracing::error!(%error, "a log could not be made durable: look after the disk");
         }
-        if let Err(error) = self.deliver_owed() {
-            tracing::error!(%error, "lines that are owed to a log could not be written yet");
+        if let Err(error) = self.events.make_all_durable() {
+            tracing::error!(%error, "events.jsonl could not be made durable: look after the disk");
         }
+        self.deliver_owed();
         self.carry_out_pending();
     }
 
@@ -131,15 +147,23 @@ impl Exchange {
         self.ledger.lock().next_order()
     }
 
-    fn deliver_owed(&self) -> io::Result<()> {
+    /// Delivers what logs are owed, in order; a log that has no room yet keeps no other waiting.
+    fn deliver_owed(&self) {
+        let mut full: Vec<String> = Vec::new();
         loop {
-            let Some(owed) = self.ledger.lock().owed.first().cloned() else { return Ok(()) };
-            if let Some(log) = self.find_log(&owed.log) {
-                self.deliver_line(&log, &owed.line)?;
+            let owed = self.ledger.lock().owed.iter().find(|owed| !full.contains(&owed.log)).cloned();
+            let Some(owed) = owed else { return };
+            let delivered =
+                self.find_log(&owed.log).map_or(Ok(()), |log| self.deliver_line(&log, &owed.line));
+            if let Err(error) = delivered {
+                tracing::error!(log = owed.log, %error, "lines that are owed to a log could not be written yet");
+                full.push(owed.log);
+                continue;
             }
             let mut ledger = self.ledger.lock();
-            if ledger.owed.first().is_some_and(|first| first.log == owed.log && first.line == owed.line) {
-                ledger.owed.remove(0);
+            let same = |other: &Owed| other.log == owed.log && other.line == owed.line;
+            if let Some(at) = ledger.owed.iter().position(same) {
+                ledger.owed.remove(at);
             }
         }
     }

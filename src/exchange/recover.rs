@@ -3,11 +3,12 @@
 
 use super::events::{Appended, Event, hex, members};
 use super::ledger::Ledger;
-use super::logs::{LogName, Stamp, for_each_line};
+use super::logs::{Admitted, LogName, Stamp, for_each_line};
 use super::replay::ShortId;
 use super::verify::lines::check_stored;
 use super::{Exchange, OpenError};
 use crate::rules::conversation::{Charter, Effect};
+use crate::wire::time::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -16,6 +17,8 @@ use std::io;
 enum Since<'a> {
     /// Bytes of a log, and the file that they are in now: the log may have been archived.
     Lines(&'a Appended, &'a str),
+    /// A line of a log that was found without an event.
+    Found(&'a Appended, Box<Admitted>),
     /// An operator's act.
     Act(&'a Event),
 }
@@ -61,6 +64,10 @@ impl Exchange {
                         mend: format!("restore {path} from a backup; baton verify lists what differs"),
                     });
                 }
+            }
+            if stat.size == covered && interrupted_import(recent, &path, covered).is_some() {
+                let members = members! {"log": path.as_str()};
+                self.events.append(self.now(), "import-abandoned", &members).map_err(io_error)?;
             }
             if stat.size > covered {
                 let import = interrupted_import(recent, &path, covered);
@@ -169,23 +176,44 @@ impl Exchange {
         ledger.pending.retain(|effect| !recorded(effect));
         // Events from before there was a ledger have no order but their own.
         let is_new = |order: u64| order > known || (order == 0 && known == 0);
-        let mut since: Vec<(u64, Since<'_>)> = Vec::new();
+        let mut since: Vec<(u64, Timestamp, Since<'_>)> = Vec::new();
+        let mut found = Vec::new();
         for lines in appends.iter().filter(|lines| is_new(lines.order)) {
             let archive =
                 archived.iter().find(|event| event.seq > lines.seq && event.text("log") == Some(&*lines.log));
             let file = archive.and_then(|event| event.text("to")).unwrap_or(&lines.log);
-            since.push((lines.order, Since::Lines(lines, file)));
+            if lines.recovered {
+                found.extend(self.found_lines(lines, file).map_err(io_error)?);
+            } else {
+                since.push((lines.order, lines.at, Since::Lines(lines, file)));
+            }
         }
         let acts = recent.iter().filter_map(|event| Some((event.number("order")?, event)));
         since.extend(
-            acts.filter(|(order, _)| is_new(*order)).map(|(order, event)| (order, Since::Act(event))),
+            acts.filter(|(order, _)| is_new(*order))
+                .map(|(order, event)| (order, event.time(), Since::Act(event))),
         );
-        since.sort_by_key(|(order, _)| *order);
+        since.sort_by_key(|(order, ..)| *order);
+        // The order of commits, told as time; lines that were found without an event stood among them by theirs.
+        let mut last = Timestamp(i64::MIN);
+        for (_, at, _) in &mut since {
+            last = last.max(*at);
+            *at = last;
+        }
+        since.extend(found);
+        since.sort_by_key(|(_, at, _)| *at);
         let mut folded = HashSet::new();
-        for (order, since) in &since {
+        for (order, at, since) in &since {
             let effects = match since {
                 Since::Lines(lines, file) => {
                     self.fold_lines(&mut ledger, lines, file, &mut folded, &charter).map_err(io_error)?
+                }
+                Since::Found(lines, line) => {
+                    let lines = Appended { at: *at, ..(*lines).clone() };
+                    let mut effects = ledger.conversation.tick(*at);
+                    let folding = self.fold_line(&mut ledger, &lines, line, &mut folded, &charter);
+                    effects.extend(folding.map_err(io_error)?);
+                    effects
                 }
                 Since::Act(event) => fold_act(&mut ledger, event),
             };
@@ -210,25 +238,59 @@ impl Exchange {
         charter: &Charter,
     ) -> io::Result<Vec<Effect>> {
         let mut effects = ledger.conversation.tick(lines.at);
-        let Some(source) = self.find_log(&lines.log).filter(|log| *log != LogName::Decisions) else {
-            return Ok(effects);
-        };
+        for line in self.lines_in(lines, file)? {
+            effects.extend(self.fold_line(ledger, lines, &line, folded, charter)?);
+        }
+        Ok(effects)
+    }
+
+    fn fold_line(
+        &self,
+        ledger: &mut Ledger,
+        lines: &Appended,
+        line: &Admitted,
+        folded: &mut HashSet<ShortId>,
+        charter: &Charter,
+    ) -> io::Result<Vec<Effect>> {
+        let Some(source) = self.find_log(&lines.log) else { return Ok(Vec::new()) };
         let stamp = Stamp { event: "delivered", by: lines.by.to_string(), order: lines.order, at: lines.at };
+        let is_new = folded.insert(line.id);
+        // A copy whose event a crash took looks like a line of its own: it is for the one inbox only.
+        if is_new || !(lines.recovered && source.takes_copies()) {
+            self.deliver_again(ledger, &source, line, &stamp)?;
+        }
+        if is_new || !lines.recovered {
+            return Ok(ledger.conversation.observe(&line.fact(lines.at), charter));
+        }
+        Ok(Vec::new())
+    }
+
+    /// The lines that were found without an event, each at the time that it says, though not in the future.
+    fn found_lines<'a>(
+        &self,
+        lines: &'a Appended,
+        file: &str,
+    ) -> io::Result<Vec<(u64, Timestamp, Since<'a>)>> {
+        let now = self.now();
+        let stands = |line: Admitted| {
+            let at = line.message.timestamp.min(now);
+            (lines.order, at, Since::Found(lines, Box::new(line)))
+        };
+        Ok(self.lines_in(lines, file)?.into_iter().map(stands).collect())
+    }
+
+    /// The messages that an event tells of. A line that was edited behind the mount is for verify to tell of.
+    fn lines_in(&self, lines: &Appended, file: &str) -> io::Result<Vec<Admitted>> {
+        let Some(source) = self.find_log(&lines.log).filter(|log| *log != LogName::Decisions) else {
+            return Ok(Vec::new());
+        };
         let bytes = self.store.open_log(file, false)?;
+        let mut messages = Vec::new();
         for_each_line(&*bytes, lines.start, lines.end, |line, _| {
-            // A line that was edited behind the mount is for verify to tell of.
-            let Some(line) = self.readmit(&source, line) else { return Ok(()) };
-            let is_new = folded.insert(line.id);
-            // A copy whose event a crash took looks like a line of its own: it is for the one inbox only.
-            if is_new || !(lines.recovered && source.takes_copies()) {
-                self.deliver_again(ledger, &source, &line, &stamp)?;
-            }
-            if is_new || !lines.recovered {
-                effects.extend(ledger.conversation.observe(&line.fact(lines.at), charter));
-            }
+            messages.extend(self.readmit(&source, line));
             Ok(())
         })?;
-        Ok(effects)
+        Ok(messages)
     }
 }
 
@@ -268,6 +330,7 @@ fn recorded_effects(recent: &[Event]) -> impl FnMut(&Effect) -> bool {
     };
     let (mut lapsed, mut incidents) =
         (told("proposal-lapsed", "correlation_id"), told("safe-mode", "incident"));
+    let mut cadences = told("cadence-set", "periods");
     let refused_keys = told("key-refused", "key_id");
     let take = |told: &mut HashMap<String, u32>, text: &str| {
         let left = told.get_mut(text).filter(|left| **left > 0);
@@ -277,6 +340,7 @@ fn recorded_effects(recent: &[Event]) -> impl FnMut(&Effect) -> bool {
         Effect::AddKey { key_id, .. } | Effect::DeactivateKey { key_id, .. } => {
             refused_keys.contains_key(key_id)
         }
+        Effect::CadenceSet { cadence } => take(&mut cadences, &format!("{cadence:?}")),
         Effect::Lapsed { correlation_id } => take(&mut lapsed, correlation_id),
         Effect::SafeMode { incident, .. } => take(&mut incidents, incident),
         _ => false,
@@ -293,7 +357,8 @@ fn counted_to(recent: &[Event]) -> u64 {
 /// Whether a log's bytes from `covered` on are of an import that was interrupted, and if the operator vouched for
 /// unsigned lines in it.
 fn interrupted_import(recent: &[Event], log: &str, covered: u64) -> Option<bool> {
-    let import = recent.iter().rev().find(|event| event.text("log") == Some(log))?;
+    let about = |event: &&Event| event.text("log") == Some(log) && event.event != "truncated";
+    let import = recent.iter().rev().find(about)?;
     let unsigned = import.members.get("unsigned").and_then(serde_json::Value::as_bool);
     (import.event == "importing" && import.number("start") == Some(covered)).then_some(unsigned == Some(true))
 }

@@ -88,8 +88,8 @@ impl RefusalBook {
         };
         let refusal = full.as_ref().unwrap_or(refusal);
         let advice = match &kept {
-            Ok(_) => refusal.advice.clone(),
-            Err(error) => format!("{} The bytes could not be kept: {error}.", refusal.advice),
+            Ok(_) => excerpt(&refusal.advice).to_owned(),
+            Err(error) => format!("{} The bytes could not be kept: {error}.", excerpt(&refusal.advice)),
         };
         let entry = Entry {
             time: now.to_string(),
@@ -184,6 +184,11 @@ fn end_last_line(file: &File) -> io::Result<()> {
         end -= 1;
     }
     if end < len { file.set_len(end) } else { Ok(()) }
+}
+
+/// As much of an advice as an agent should have to read: what was refused may stand in it.
+fn excerpt(advice: &str) -> &str {
+    &advice[..advice.floor_char_boundary(1500)]
 }
 
 fn own_file(actor: &Actor) -> Option<String> {

@@ -4,6 +4,7 @@ use super::LogName;
 use super::seal::Sealing;
 use crate::exchange::replay::{ShortId, short};
 use crate::exchange::{Actor, Caller, Exchange};
+use crate::rules::trust::cards::NewContact;
 use crate::rules::{self, Refusal, Rule};
 use crate::wire::json::StreamedObject;
 use crate::wire::keys::KeyId;
@@ -28,6 +29,8 @@ pub(in crate::exchange) struct Admitted {
     pub tier: Tier,
     /// The key that signed it; `None`: unsigned, by an agent that may.
     pub key: Option<KeyId>,
+    /// The agent card that it brings.
+    pub contact: Option<NewContact>,
 }
 
 /// Who wrote an object, and by what it is judged.
@@ -68,10 +71,7 @@ impl Exchange {
                 (verified.into_message(), tier, Some(key))
             };
         check(&message, tier)?;
-        if let Some(contact) = contact {
-            self.meet(&contact)?;
-        }
-        Ok(Admitted { line, id, message, to, tier, key })
+        Ok(Admitted { line, id, message, to, tier, key, contact })
     }
 
     /// A line that was admitted once, as it is read back; `None` where it is no message any more.
@@ -79,7 +79,15 @@ impl Exchange {
         let message = Message::from_object(super::lines::one_object(line).ok()?.object).ok()?;
         let to = rules::address::recipients(log, &message, self.config.agents.keys()).ok()?;
         let tier = self.trust().agents.get(&message.from).map_or(Tier::Verified, |entry| entry.tier);
-        Some(Admitted { line: line.to_vec(), id: short(&message.id), message, to, tier, key: None })
+        Some(Admitted {
+            line: line.to_vec(),
+            id: short(&message.id),
+            message,
+            to,
+            tier,
+            key: None,
+            contact: None,
+        })
     }
 
     /// Rule `size`, as soon as an incomplete object breaks it: what is parsed of it takes many times its

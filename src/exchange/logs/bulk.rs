@@ -85,7 +85,8 @@ impl Exchange {
         // So that a start after a crash takes the lines for what they are.
         let intended = self.events.append(self.now(), "importing", &members)?;
         self.events.make_durable(intended, Durability::Commit)?;
-        log.bytes.append_at(start, &bytes)?;
+        // What comes here next must not be taken for part of the import: a start says that it is none.
+        log.bytes.append_at(start, &bytes).inspect_err(|_| log.commit.fail())?;
         log.bytes.sync().inspect_err(|_| log.commit.fail())?;
         let end = start + bytes.len() as u64;
         members.extend(members! {

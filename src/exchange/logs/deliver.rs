@@ -9,7 +9,8 @@ use super::{Accepted, Log, LogName, Tail};
 use crate::exchange::ledger::{Ledger, Owed};
 use crate::exchange::replay::{ShortId, short};
 use crate::exchange::{Actor, Denied, Durability, Exchange};
-use crate::rules::conversation::Fact;
+use crate::rules::conversation::limits::Ahead;
+use crate::rules::conversation::{Charter, Conversation, Fact};
 use crate::rules::{self, Refusal, Rule};
 use crate::wire::canonical;
 use crate::wire::json;
@@ -20,6 +21,9 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+
+/// Longest line that goes into an inbox over its quota.
+const URGENT_BYTES: usize = 2048;
 
 /// Lines as they are appended in one piece.
 struct Block {
@@ -82,13 +86,8 @@ impl Exchange {
         if !Arc::ptr_eq(trust, &now_trusted) {
             recheck(admitted, &now_trusted)?;
         }
-        let mut ahead: HashMap<&AgentName, u32> = HashMap::new();
-        for line in admitted {
-            let ahead = ahead.entry(&line.message.from).or_default();
-            ledger.conversation.check(&line.fact(at), *ahead, &charter)?;
-            *ahead += 1;
-        }
-        self.check_quotas(log, &whole, &copies, at)?;
+        check_conversation(&ledger.conversation, admitted, at, &charter)?;
+        self.check_quotas(log, &whole, &copies, admitted, at)?;
         let order = ledger.order + 1;
         let stamp = Stamp { event: "append", by: actor.to_string(), order, at };
         let end = {
@@ -109,18 +108,25 @@ impl Exchange {
         Ok(Committed { source: (Arc::clone(log), end), copies })
     }
 
-    /// Rule `quota` for the inboxes that a commit would make longer.
+    /// Rule `quota` for the inboxes that a commit would make longer. A full inbox must not keep anybody from telling
+    /// of an incident, or from acking it in time: what is short and needed for that has as much room again.
     fn check_quotas(
         &self,
         log: &Arc<Log>,
         whole: &Block,
         copies: &[(Arc<Log>, Block)],
+        admitted: &[Admitted],
         at: Timestamp,
     ) -> Result<(), Refusal> {
+        let most = if admitted.iter().all(Admitted::is_urgent) {
+            self.config.inbox_bytes.saturating_mul(2)
+        } else {
+            self.config.inbox_bytes
+        };
         let grown = copies.iter().map(|(log, block)| (log, block)).chain([(log, whole)]);
         for (log, block) in grown {
             let (len, adding) = (log.tail.lock().len, block.bytes.len() as u64);
-            rules::archive::check_quota(&log.name, len, adding, self.config.inbox_bytes, at)?;
+            rules::archive::check_quota(&log.name, len, adding, most, at)?;
         }
         Ok(())
     }
@@ -149,16 +155,18 @@ impl Exchange {
     /// # Errors
     /// The disk's.
     pub(in crate::exchange) fn settle_copies(&self) -> io::Result<()> {
+        let mut result = Ok(());
         for log in self.open_logs() {
             let end = {
                 let tail = log.tail.lock();
                 tail.unrecorded.back().map(|last| tail.cut + last.end)
             };
             if let Some(end) = end {
-                log.settle(self, end, self.durability)?;
+                // One log that failed keeps no other waiting.
+                result = result.and(log.settle(self, end, self.durability));
             }
         }
-        Ok(())
+        result
     }
 
     /// The logs that get copies of what is written to `log`, with the lines that each one gets.
@@ -222,7 +230,16 @@ fn put_missing(ledger: &mut Ledger, log: Arc<Log>, block: Block, stamp: &Stamp) 
     if missing.lines.is_empty() {
         return None;
     }
-    let put = log.commit.check().and_then(|()| log.put(&mut tail, &missing, stamp));
+    if log.commit.check().is_err() {
+        // Only a start brings this log back, and it delivers what is missing.
+        return None;
+    }
+    // What is owed already comes first.
+    let put = if ledger.owed.iter().any(|owed| owed.log == log.path) {
+        Err(io::Error::from_raw_os_error(libc::ENOSPC))
+    } else {
+        log.put(&mut tail, &missing, stamp)
+    };
     drop(tail);
     match put {
         Ok(end) => Some((log, end)),
@@ -255,6 +272,22 @@ impl Block {
         let sha256 = Sha256::digest(&bytes).into();
         Block { bytes, lines, sha256 }
     }
+}
+
+/// What the conversation says of each line, after those before it in the same write.
+pub(super) fn check_conversation(
+    conversation: &Conversation,
+    admitted: &[Admitted],
+    at: Timestamp,
+    charter: &Charter,
+) -> Result<(), Refusal> {
+    let mut ahead: HashMap<&AgentName, Ahead> = HashMap::new();
+    for line in admitted {
+        let ahead = ahead.entry(&line.message.from).or_default();
+        conversation.check(&line.fact(at), *ahead, charter)?;
+        ahead.count(&line.message);
+    }
+    Ok(())
 }
 
 /// What may have changed since the lines were admitted: their keys and their authors' tiers.
@@ -311,6 +344,13 @@ impl Admitted {
         Fact { at, message: &self.message, to: &self.to, tier: self.tier }
     }
 
+    /// Whether it is a short ack, incident or heartbeat.
+    fn is_urgent(&self) -> bool {
+        let message = &self.message;
+        let is_urgent = message.is_heartbeat() || matches!(&*message.message_type, "ack" | "incident");
+        is_urgent && self.line.len() <= URGENT_BYTES
+    }
+
     /// The logs that get a copy of it when it stands in `source`.
     fn copies_to(&self, source: &LogName) -> Vec<LogName> {
         let inboxes = self.to.iter().cloned().map(LogName::Inbox);
@@ -319,7 +359,14 @@ impl Admitted {
     }
 }
 
-/// What identifies a line that is no message: sha256 of its canonical form.
+/// What identifies a line that is no message: a decision is the one of its proposal, whenever it was entered;
+/// anything else is the sha256 of its canonical form.
 pub(in crate::exchange) fn id_of_object(object: json::Object) -> ShortId {
-    short(&Sha256::digest(canonical::utf8(&json::Value::Object(object))).into())
+    let evidence = object.get("evidence").and_then(json::Value::as_object);
+    let proposal = evidence.and_then(|evidence| evidence.get("proposal")).and_then(json::Value::as_str);
+    let text = match proposal {
+        Some(proposal) => format!("decision of {proposal}"),
+        None => canonical::utf8(&json::Value::Object(object)),
+    };
+    short(&Sha256::digest(text).into())
 }

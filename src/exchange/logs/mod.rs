@@ -11,6 +11,7 @@ mod rotate;
 mod seal;
 mod writer;
 
+pub(super) use admit::Admitted;
 pub(super) use bulk::Incoming;
 pub(super) use deliver::{Stamp, id_of_object};
 pub(super) use lines::for_each_line;
@@ -211,12 +212,13 @@ impl Log {
         if durability == Durability::Commit {
             self.commit.wait(end, || self.tail.lock().position(), || self.bytes.sync())?;
         }
-        self.record(exchange, end);
+        // What fails has been told and stays queued; the line itself is where it should be.
+        let _ = self.record(exchange, end);
         Ok(())
     }
 
     /// Writes the events of accepted bytes up to a position. Where that fails, the bytes stay queued.
-    fn record(&self, exchange: &Exchange, end: u64) {
+    fn record(&self, exchange: &Exchange, end: u64) -> io::Result<()> {
         let _order = self.recorder.lock();
         loop {
             let (stamp, members) = {
@@ -225,24 +227,25 @@ impl Log {
                     Some(accepted) if tail.cut + accepted.end <= end => {
                         (accepted.stamp.clone(), accepted.members(&self.path))
                     }
-                    _ => return,
+                    _ => return Ok(()),
                 }
             };
             if let Err(error) = exchange.events.append(stamp.at, stamp.event, &members) {
                 tracing::error!(log = self.path, %error, "event not written; it is tried again with the next line");
-                return;
+                return Err(error);
             }
             self.tail.lock().unrecorded.pop_front();
         }
     }
 
-    /// Before a checkpoint: everything accepted gets its event and is on disk.
+    /// Everything accepted is on disk and has its event.
     pub(super) fn flush(&self, exchange: &Exchange) -> io::Result<()> {
         let end = {
             let mut tail = self.tail.lock();
             tail.ids.flush()?;
             tail.position()
         };
-        self.settle(exchange, end, Durability::Commit)
+        self.commit.wait(end, || self.tail.lock().position(), || self.bytes.sync())?;
+        self.record(exchange, end)
     }
 }

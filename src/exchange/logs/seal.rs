@@ -3,7 +3,7 @@
 use super::LogName;
 use super::admit::Judge;
 use crate::exchange::{Actor, Caller, Exchange};
-use crate::rules::Refusal;
+use crate::rules::{Refusal, Rule};
 use crate::wire::json::{Object, StreamedObject, Value};
 use crate::wire::keys::SigningKey;
 use crate::wire::message::{self, Message, SignatureVersion};
@@ -67,7 +67,7 @@ impl Exchange {
         }
         let Some(key) = self.sealing_key(judge.caller) else { return Ok(Sealing::AsItIs(streamed)) };
         let mut object = streamed.object;
-        self.complete(&mut object, agent, judge.log);
+        self.complete(&mut object, agent, judge.log)?;
         let now = self.stamp();
         let (message, line) = message::sign_message(object, agent, &key, SignatureVersion::V31, now)?;
         Ok(Sealing::Sealed(message, line))
@@ -75,28 +75,48 @@ impl Exchange {
 
     /// What the place and the thread of a message say, and its author need not: `to`, and in a reply type,
     /// subject and body.
-    fn complete(&self, object: &mut Object, author: &AgentName, log: &LogName) {
+    ///
+    /// # Errors
+    /// EBADMSG `recipient` for a reply in an outbox of which nobody knows any more what it answers.
+    fn complete(&self, object: &mut Object, author: &AgentName, log: &LogName) -> Result<(), Refusal> {
         let text = |text: &str| Value::String(text.to_owned());
-        let reply_to = object.get("correlation_id").and_then(Value::as_str).map(|correlation_id| {
+        let correlation_id = object.get("correlation_id").and_then(Value::as_str).map(str::to_owned);
+        let is_reply = !object.contains_key("type") || !object.contains_key("subject");
+        let message_type = object.get("type").and_then(Value::as_str).unwrap_or("ack").to_owned();
+        let Some(correlation_id) = correlation_id else {
+            if let LogName::Inbox(own) | LogName::Bilateral { to: own, .. } = log {
+                object.entry("to".into()).or_insert_with(|| Value::Array(vec![text(own.as_str())]));
+            }
+            return Ok(());
+        };
+        let (partner, subject) = {
             let conversation = self.conversation();
-            let known = conversation.limits.thread(correlation_id);
-            let from = known.and_then(|thread| thread.partner_of(author)).cloned();
-            (from, known.map_or(correlation_id, |thread| &thread.subject).to_owned())
-        });
+            let known = conversation.limits.thread(&correlation_id);
+            let partner = known.and_then(|thread| thread.partner_of(author, message_type == "ack")).cloned();
+            (partner, known.map_or(&*correlation_id, |thread| &thread.subject).to_owned())
+        };
         let own = match log {
             LogName::Inbox(agent) | LogName::Bilateral { to: agent, .. } => Some(agent),
-            LogName::Outbox(_) => reply_to.as_ref().and_then(|(from, _)| from.as_ref()),
-            LogName::Decisions | LogName::Incidents => None,
+            // A proposal is for everyone whom it concerns, also where it counters another.
+            LogName::Outbox(_) if message_type != "proposal" => partner.as_ref(),
+            LogName::Outbox(_) | LogName::Decisions | LogName::Incidents => None,
         };
+        let is_outbox = matches!(log, LogName::Outbox(_));
+        if is_outbox && own.is_none() && !object.contains_key("to") && (is_reply || message_type == "ack") {
+            let advice = format!(
+                "Nobody has written to you in the thread {correlation_id:?}, as far as is remembered, so it is not \
+                 known whom this answers. Name them in `to`, or write to inbox/<agent>.jsonl."
+            );
+            return Err(Refusal::new(Rule::Recipient, advice));
+        }
         if let Some(own) = own {
             object.entry("to".into()).or_insert_with(|| Value::Array(vec![text(own.as_str())]));
         }
-        if let Some((_, subject)) = reply_to {
-            let subject = if subject.starts_with("Re: ") { subject } else { format!("Re: {subject}") };
-            object.entry("type".into()).or_insert_with(|| text("ack"));
-            object.entry("subject".into()).or_insert(Value::String(subject));
-            object.entry("body".into()).or_insert_with(|| text(""));
-        }
+        let subject = if subject.starts_with("Re: ") { subject } else { format!("Re: {subject}") };
+        object.entry("type".into()).or_insert_with(|| text("ack"));
+        object.entry("subject".into()).or_insert(Value::String(subject));
+        object.entry("body".into()).or_insert_with(|| text(""));
+        Ok(())
     }
 
     /// The time, a microsecond after the last stamp at least: two sealed messages with the same words are two.

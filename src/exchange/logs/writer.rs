@@ -4,6 +4,7 @@
 //! (`deliver`; replay, append, copies), then durability, then the events that cover the bytes.
 
 use super::admit::{Admitted, Judge};
+use super::deliver::check_conversation;
 use super::{Log, LogName};
 use crate::exchange::process::same_process;
 use crate::exchange::replay::ShortId;
@@ -65,8 +66,18 @@ impl Exchange {
         if admitted.is_empty() {
             return Ok(());
         }
+        self.meet_all(&admitted)?;
         let committed = self.commit(log, &actor, &admitted, &judge.trust)?;
         Ok(self.settle(&committed)?)
+    }
+
+    /// Takes in the agent cards that a write brings, once nothing but replay and the disk can refuse it.
+    fn meet_all(&self, admitted: &[Admitted]) -> Result<(), Refusal> {
+        if admitted.iter().all(|line| line.contact.is_none()) {
+            return Ok(());
+        }
+        check_conversation(&self.conversation(), admitted, self.now(), &self.charter())?;
+        admitted.iter().filter_map(|line| line.contact.as_ref()).try_for_each(|contact| self.meet(contact))
     }
 
     /// Appends one object as if `caller` had written it to `log`; returns the line as it is stored.
@@ -98,7 +109,8 @@ impl Exchange {
         let line = canonical::utf8(&Value::Object(object.clone())).into_bytes();
         let judge = Judge { log, caller, actor: &actor, trust: Arc::clone(&trust) };
         let admitted = self.admit(&judge, StreamedObject { line, object })?;
-        self.conversation().check(&admitted.fact(self.now()), 0, &self.charter())?;
+        let alone = std::slice::from_ref(&admitted);
+        check_conversation(&self.conversation(), alone, self.now(), &self.charter())?;
         Ok(Ready { log: log.clone(), actor, trust, admitted })
     }
 
@@ -108,6 +120,7 @@ impl Exchange {
     /// As a write's. Nothing is recorded.
     pub(in crate::exchange) fn post_ready(&self, ready: Ready) -> Outcome<String> {
         let admitted = std::slice::from_ref(&ready.admitted);
+        self.meet_all(admitted)?;
         let committed = self.commit(&self.log(&ready.log)?, &ready.actor, admitted, &ready.trust)?;
         self.settle(&committed)?;
         Ok(ready.line())

@@ -64,6 +64,8 @@ pub struct ProposalView {
     pub standing: Standing,
     /// `subject`
     pub subject: String,
+    /// `body` as JSON; a long one is cut.
+    pub body: String,
     /// Its author.
     pub proposer: AgentName,
     /// When it was committed.
@@ -204,6 +206,7 @@ fn proposal_view(proposal: &Proposal, reader: &Actor) -> ProposalView {
         correlation_id: proposal.correlation_id.clone(),
         standing: proposal.standing,
         subject: proposal.subject.clone(),
+        body: proposal.body[..proposal.body.floor_char_boundary(2000)].to_owned(),
         proposer: proposal.proposer.clone(),
         at: proposal.at.to_string(),
         due: proposal.due.to_string(),
@@ -227,7 +230,7 @@ fn incidents_json(conversation: &Conversation, reader: &Actor, now: Timestamp) -
             at: incident.at.to_string(),
             due: incident.due.to_string(),
             is_overdue: incident.due < now,
-            waits_for_you: matches!(reader, Actor::Agent(agent) if incident.to.contains(agent)),
+            waits_for_you: matches!(reader, Actor::Agent(agent) if *agent != incident.from),
             id: &incident.id,
         })
     };

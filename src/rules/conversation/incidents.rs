@@ -80,6 +80,11 @@ impl Incidents {
     /// Safe mode as of `fact.at`, so that it holds from `due` on, however late a tick comes.
     pub(super) fn check(&self, fact: &Fact<'_>) -> Result<(), Refusal> {
         let message = fact.message;
+        if message.message_type == "incident" && fact.to.iter().all(|to| *to == message.from) {
+            let advice = "Nobody but yourself would get this incident, so nobody could ack it. Write it to your \
+                          outbox, without `to` or with others in it.";
+            return Err(Refusal::new(Rule::Recipient, advice));
+        }
         if message.is_heartbeat() || matches!(message.message_type.as_str(), "ack" | "incident") {
             return Ok(());
         }
@@ -130,10 +135,10 @@ impl Incidents {
         self.closed.push_back(incident.id);
     }
 
-    /// Whether it is in an open incident's thread, by another than its author.
+    /// Whether it is in an open incident's thread, by another than its author, and reaches that author.
     fn is_answered(&self, fact: &Fact<'_>) -> bool {
         let open = self.open.get(&fact.message.correlation_id);
-        open.is_some_and(|incident| incident.from != fact.message.from)
+        open.is_some_and(|incident| incident.from != fact.message.from && fact.to.contains(&incident.from))
     }
 
     /// Counts the open incidents between their authors and those who got them.

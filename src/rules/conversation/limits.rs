@@ -5,6 +5,7 @@ mod window;
 
 use super::{Effect, Fact, excerpt};
 use crate::rules::{Refusal, Rule};
+use crate::wire::message::Message;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use crate::wire::trust::Tier;
@@ -42,6 +43,43 @@ impl Limits {
 /// A minute in steps of a second.
 type Minute = Window<1, 60>;
 
+/// What stands before a message in the same write, by the same author.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// Messages of any type.
+    pub messages: u32,
+    /// Incidents.
+    pub incidents: u32,
+    /// Proposals.
+    pub proposals: u32,
+}
+
+impl Ahead {
+    /// One more stands before the next.
+    pub fn count(&mut self, message: &Message) {
+        self.messages += 1;
+        self.incidents += u32::from(message.message_type == "incident");
+        self.proposals += u32::from(message.message_type == "proposal");
+    }
+}
+
+/// Longest correlation_id, and longest subject, in bytes: both are kept and shown.
+const LONGEST_ID: usize = 256;
+const LONGEST_SUBJECT: usize = 4096;
+
+fn check_lengths(message: &Message) -> Result<(), Refusal> {
+    let subject = message.text("subject").unwrap_or_default().len();
+    for (member, has, most) in
+        [("correlation_id", message.correlation_id.len(), LONGEST_ID), ("subject", subject, LONGEST_SUBJECT)]
+    {
+        if has > most {
+            let advice = format!("{member} has {has} bytes; at most {most} are allowed. Shorten it.");
+            return Err(Refusal::new(Rule::Size, advice));
+        }
+    }
+    Ok(())
+}
+
 /// What has lately been written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -57,8 +95,9 @@ impl Traffic {
         self.threads.get(correlation_id)
     }
 
-    pub(super) fn check(&self, fact: &Fact<'_>, ahead: u32, limits: &Limits) -> Result<(), Refusal> {
+    pub(super) fn check(&self, fact: &Fact<'_>, ahead: Ahead, limits: &Limits) -> Result<(), Refusal> {
         let message = fact.message;
+        check_lengths(message)?;
         let refs = message.refs();
         if limits.max_refs > 0 && refs > limits.max_refs {
             let advice = format!(
@@ -70,10 +109,10 @@ impl Traffic {
         }
         if fact.tier != Tier::Trusted {
             let rate = limits.rate(&message.from);
-            check_rate(self.messages.get(&message.from), "messages", fact, ahead, rate)?;
+            check_rate(self.messages.get(&message.from), "messages", fact, ahead.messages, rate)?;
             if message.message_type == "incident" {
                 let rate = limits.incidents_per_minute;
-                check_rate(self.incidents.get(&message.from), "incidents", fact, ahead, rate)?;
+                check_rate(self.incidents.get(&message.from), "incidents", fact, ahead.incidents, rate)?;
             }
         }
         if message.is_heartbeat() {

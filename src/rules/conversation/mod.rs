@@ -97,6 +97,19 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// Whether it puts something in force that no later fold would take back.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Effect::Decided { .. }
+            | Effect::AddKey { .. }
+            | Effect::DeactivateKey { .. }
+            | Effect::CadenceSet { .. } => true,
+            Effect::Lapsed { .. } | Effect::SafeMode { .. } | Effect::Reciprocated { .. } => false,
+        }
+    }
+}
+
 /// The state of all conversations in one exchange.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -112,16 +125,16 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// Decides about a message that is to be committed. `ahead`: how many messages of the same author
-    /// stand before it in the same write.
+    /// Decides about a message that is to be committed. `ahead`: what of the same author stands before it in the
+    /// same write.
     ///
     /// # Errors
     /// EROFS `safe-mode`; EMSGSIZE `size` (refs); EDQUOT `rate`, `loop` and `quota` (pending proposals);
     /// EBADMSG `schema`, `domain` and `recipient` (of proposals); EPERM `rounds`, `conflict`; ETIME `lapsed`.
-    pub fn check(&self, fact: &Fact<'_>, ahead: u32, charter: &Charter) -> Result<(), Refusal> {
+    pub fn check(&self, fact: &Fact<'_>, ahead: limits::Ahead, charter: &Charter) -> Result<(), Refusal> {
         self.incidents.check(fact)?;
         self.limits.check(fact, ahead, &charter.limits)?;
-        self.proposals.check(fact, charter)
+        self.proposals.check(fact, ahead.proposals, charter)
     }
 
     /// Takes in a message that was committed. Facts come in commit order. What became due before it comes

@@ -260,11 +260,19 @@ impl Proposals {
         let others = |agents: &mut dyn Iterator<Item = &AgentName>| -> BTreeSet<AgentName> {
             agents.filter(|agent| **agent != message.from).cloned().collect()
         };
-        let owners = others(&mut domains.values().flatten());
+        let mut owners = others(&mut domains.values().flatten());
+        if message.text("subject") == Some("set_tiers") {
+            // Periods are everybody's, whatever domains it names.
+            let of_tiers = charter.domains.get("tiers").unwrap_or(&charter.agents);
+            owners.extend(others(&mut of_tiers.iter()));
+        }
         if !owners.is_empty() {
             return Parts { domains, owners, one_is_enough: false };
         }
-        let owners = others(&mut fact.to.iter());
+        let owners = match before.filter(|_| domains.is_empty()) {
+            Some(before) => others(&mut before.owners.iter().chain(&before.parties)),
+            None => others(&mut fact.to.iter()),
+        };
         Parts { one_is_enough: !domains.is_empty(), domains, owners }
     }
 

@@ -88,7 +88,7 @@ impl Scene {
         self.said += 1;
         let message = message(self.said, from, message_type, thread, extra);
         let fact = Fact { at: self.now, message: &message, to: &agents(to), tier: self.tier };
-        self.conversation.check(&fact, 0, &self.charter)?;
+        self.conversation.check(&fact, Default::default(), &self.charter)?;
         Ok(self.conversation.observe(&fact, &self.charter))
     }
 

@@ -6,7 +6,7 @@ use crate::rules::conversation::{Fact, excerpt};
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// How many threads are remembered.
@@ -14,6 +14,10 @@ const THREADS: usize = 4096;
 /// How many pairs of one thread, and how many messages of it that wait for acks.
 const PAIRS: usize = 256;
 const ASKS: usize = 16;
+/// How many of its newest messages are kept with whom they were for.
+const HEARD: usize = 8;
+/// How many threads that one agent opened are remembered once there are more than all together may be.
+const THREADS_OF_ONE: usize = 1024;
 /// As much of a correlation_id as tells threads apart.
 const ID_BYTES: usize = 256;
 
@@ -26,9 +30,9 @@ pub struct Thread {
     pub subject: String,
     /// Author of that first message.
     opener: AgentName,
-    /// Author of the newest message that is not `from`'s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    before: Option<AgentName>,
+    /// The newest messages, the oldest first: who wrote, and for whom.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    heard: VecDeque<(AgentName, Vec<AgentName>)>,
     /// Those who have answered each other, sorted. A pair with the opener stands here from the answer on:
     /// before it, the opener has spoken last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,12 +65,30 @@ impl Thread {
     fn opened_by(fact: &Fact<'_>) -> Self {
         let from = fact.message.from.clone();
         let subject = excerpt(fact.message.text("subject").unwrap_or_default()).to_owned();
-        Thread { opener: from.clone(), from, before: None, subject, pairs: Vec::new(), asks: Vec::new() }
+        Thread {
+            opener: from.clone(),
+            from,
+            heard: VecDeque::new(),
+            subject,
+            pairs: Vec::new(),
+            asks: Vec::new(),
+        }
     }
 
-    /// Whom a reply of `author` is for: who spoke last but itself.
-    pub fn partner_of(&self, author: &AgentName) -> Option<&AgentName> {
-        if self.from == *author { self.before.as_ref() } else { Some(&self.from) }
+    /// Whom a reply of `author` is for: who asked it last and has no ack yet, where it is an ack; else who wrote
+    /// to it last.
+    pub fn partner_of(&self, author: &AgentName, is_ack: bool) -> Option<&AgentName> {
+        let asked = self.asks.iter().rev().filter(|ask| is_ack && ask.waiting.contains(author));
+        let asked = asked.map(|ask| &ask.from).next();
+        let wrote = self.heard.iter().rev().filter(|(from, to)| from != author && to.contains(author));
+        asked.or_else(|| wrote.map(|(from, _)| from).next())
+    }
+
+    fn hear(&mut self, fact: &Fact<'_>) {
+        if self.heard.len() >= HEARD {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((fact.message.from.clone(), fact.to.to_vec()));
     }
 
     fn turns(&self, a: &AgentName, b: &AgentName) -> Result<usize, usize> {
@@ -133,6 +155,8 @@ impl Thread {
 pub(super) struct Threads {
     ages: HashMap<Arc<str>, u64>,
     by_age: BTreeMap<u64, (Arc<str>, Thread)>,
+    /// The ages of the threads that each agent opened.
+    by_opener: BTreeMap<AgentName, BTreeSet<u64>>,
     next: u64,
 }
 
@@ -158,15 +182,17 @@ impl Threads {
     /// Takes in a message that is no heartbeat; whose question it answers, where it is an ack.
     pub fn observe(&mut self, fact: &Fact<'_>, counts_turns: bool) -> Option<AgentName> {
         let message = fact.message;
+        if fact.to == [message.from.clone()] {
+            return None;
+        }
         let (thread, is_new) = self.touch(fact)?;
         if !is_new && counts_turns {
             for other in fact.to.iter().filter(|other| **other != message.from) {
                 thread.take_turn(&message.from, other, fact.at);
             }
         }
-        if thread.from != message.from {
-            thread.before = Some(std::mem::replace(&mut thread.from, message.from.clone()));
-        }
+        thread.from = message.from.clone();
+        thread.hear(fact);
         let asker = if message.message_type == "ack" { thread.answer(fact) } else { None };
         if message.ack_required() {
             thread.ask(fact);
@@ -179,21 +205,41 @@ impl Threads {
         let id = key(&fact.message.correlation_id);
         let age = self.next;
         self.next += 1;
-        if let Some(known) = self.ages.get_mut(id) {
-            let entry = self.by_age.remove(known)?;
-            *known = age;
-            return Some((&mut self.by_age.entry(age).or_insert(entry).1, false));
+        if let Some(known) = self.ages.get(id).copied() {
+            let (id, thread) = self.take(known)?;
+            return Some((self.insert(&id, age, thread), false));
         }
         if self.ages.len() >= THREADS {
-            let (_, (oldest, _)) = self.by_age.pop_first()?;
-            self.ages.remove(&oldest);
+            self.forget_one(&fact.message.from);
         }
         Some((self.insert(id, age, Thread::opened_by(fact)), true))
+    }
+
+    /// Makes room for one more that `opener` opens: who has opened more than its share gives up one of its own.
+    fn forget_one(&mut self, opener: &AgentName) {
+        let own = self.by_opener.get(opener).filter(|own| own.len() >= THREADS_OF_ONE);
+        let age = own.and_then(|own| own.first().copied()).or_else(|| self.by_age.keys().next().copied());
+        if let Some((id, _)) = age.and_then(|age| self.take(age)) {
+            self.ages.remove(&id);
+        }
+    }
+
+    /// Takes a thread out of the order of ages.
+    fn take(&mut self, age: u64) -> Option<(Arc<str>, Thread)> {
+        let (id, thread) = self.by_age.remove(&age)?;
+        if let Some(own) = self.by_opener.get_mut(&thread.opener) {
+            own.remove(&age);
+        }
+        Some((id, thread))
     }
 
     fn insert(&mut self, id: &str, age: u64, thread: Thread) -> &mut Thread {
         let id: Arc<str> = id.into();
         self.ages.insert(Arc::clone(&id), age);
+        match self.by_opener.get_mut(&thread.opener) {
+            Some(own) => drop(own.insert(age)),
+            None => drop(self.by_opener.insert(thread.opener.clone(), BTreeSet::from([age]))),
+        }
         &mut self.by_age.entry(age).or_insert((id, thread)).1
     }
 }

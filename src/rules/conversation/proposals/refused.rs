@@ -5,7 +5,8 @@ use crate::rules::conversation::presence::Cadence;
 use crate::rules::conversation::{Charter, Fact, excerpt};
 use crate::rules::{Refusal, Rule};
 use crate::wire::decision::Claim;
-use crate::wire::json::Object;
+use crate::wire::json::{Object, Value};
+use crate::wire::message::Message;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 
@@ -13,16 +14,17 @@ impl Proposals {
     pub(in crate::rules::conversation) fn check(
         &self,
         fact: &Fact<'_>,
+        ahead: u32,
         charter: &Charter,
     ) -> Result<(), Refusal> {
         match fact.message.message_type.as_str() {
-            "proposal" => self.check_proposal(fact, charter),
+            "proposal" => self.check_proposal(fact, ahead, charter),
             "ack" => self.check_ack(fact),
             _ => Ok(()),
         }
     }
 
-    fn check_proposal(&self, fact: &Fact<'_>, charter: &Charter) -> Result<(), Refusal> {
+    fn check_proposal(&self, fact: &Fact<'_>, ahead: u32, charter: &Charter) -> Result<(), Refusal> {
         let message = fact.message;
         let named = terms::domains(message)?;
         let mut domains = named.iter().flatten();
@@ -40,21 +42,68 @@ impl Proposals {
         if let Some(before) = before.filter(|before| before.standing == Standing::Escalated) {
             return Err(rounds(before, fact.at));
         }
-        if self.parts(fact, named, charter).owners.is_empty() {
+        if before.is_some_and(|before| before.id == message.id_hex()) {
+            // The same message, in another log.
+            return Ok(());
+        }
+        if let Some(before) = before {
+            self.check_thread(before, fact)?;
+        }
+        let owners = self.parts(fact, named, charter).owners;
+        if owners.is_empty() {
             let advice = "Nobody but yourself would get this proposal, so nobody could ack it. Name the agents \
                           whose acks you need in `to`, or write it to their inbox.";
             return Err(Refusal::new(Rule::Recipient, advice));
         }
-        // In place of its own it is none more.
-        let is_own = |before: &Proposal| before.is_pending_at(fact.at) && before.proposer == message.from;
-        if before.is_some_and(is_own) { Ok(()) } else { self.check_pending(&message.from, fact.at) }
+        let left_out: Vec<_> = owners.iter().filter(|owner| !fact.to.contains(owner)).collect();
+        if !left_out.is_empty() {
+            let advice = format!(
+                "This proposal needs the acks of {}, and would not reach {}. Write it to your outbox without `to`, \
+                 or with all of them in it.",
+                listed(&owners),
+                listed(left_out)
+            );
+            return Err(Refusal::new(Rule::Recipient, advice));
+        }
+        self.check_pending(&message.from, ahead, fact.at)
+    }
+
+    /// Who may propose in a thread that has a proposal: nobody once it is decided; while it waits, those whom it
+    /// concerns, and not its proposer, whose acks may be on their way.
+    fn check_thread(&self, before: &Proposal, fact: &Fact<'_>) -> Result<(), Refusal> {
+        let from = &fact.message.from;
+        let (proposer, subject) = (&before.proposer, excerpt(&before.subject));
+        if before.standing == Standing::Decided {
+            let advice = format!("{subject:?} is decided in this thread. Propose in a thread of its own.");
+            return Err(Refusal::new(Rule::Decision, advice));
+        }
+        if !before.is_pending_at(fact.at) {
+            return Ok(());
+        }
+        if proposer == from {
+            let advice = format!(
+                "Your proposal {subject:?} waits for acks in this thread, and what is being acked can't be changed. \
+                 Wait until {}, or propose in a thread of its own.",
+                before.due
+            );
+            return Err(Refusal::new(Rule::Replay, advice));
+        }
+        if !before.owners.contains(from) && !before.parties.contains(from) {
+            let advice = format!(
+                "{proposer}'s proposal {subject:?} concerns {} here, and only they counter it. Propose in a thread \
+                 of its own.",
+                listed(before.owners.iter().chain(&before.parties))
+            );
+            return Err(Refusal::new(Rule::Authority, advice));
+        }
+        Ok(())
     }
 
     /// One agent can't fill the memory with questions.
-    fn check_pending(&self, from: &AgentName, now: Timestamp) -> Result<(), Refusal> {
+    fn check_pending(&self, from: &AgentName, ahead: u32, now: Timestamp) -> Result<(), Refusal> {
         let pending = self.all().filter(|proposal| proposal.is_pending_at(now));
         let own: Vec<_> = pending.filter(|proposal| proposal.proposer == *from).collect();
-        if own.len() < MOST_PENDING {
+        if own.len() + (ahead as usize) < MOST_PENDING {
             return Ok(());
         }
         let open = own.iter().filter(|proposal| proposal.standing == Standing::Open);
@@ -92,6 +141,19 @@ impl Proposals {
                     excerpt(thread)
                 );
                 (Rule::Conflict, why)
+            }
+            Standing::Open | Standing::Escalated
+                if proposal.counters > 0 && names_another(message, proposal) =>
+            {
+                let why = format!(
+                    "{proposer} has countered it with {:?}; read that, and ack it with its id {} in refs",
+                    excerpt(&proposal.subject),
+                    proposal.id
+                );
+                return Err(Refusal::new(
+                    Rule::Conflict,
+                    format!("This acks a proposal that is no more: {why}."),
+                ));
             }
             Standing::Open | Standing::Escalated | Standing::Decided => return Ok(()),
         };
@@ -173,6 +235,18 @@ impl Proposals {
         }
         Ok(())
     }
+}
+
+/// Whether an ack's refs name a message that is not the newest proposal.
+fn names_another(ack: &Message, proposal: &Proposal) -> bool {
+    let refs = ack.object.get("refs").and_then(Value::as_array).unwrap_or_default();
+    let mut ids = refs.iter().filter_map(Value::as_str).filter(|id| is_id(id)).peekable();
+    ids.peek().is_some() && ids.all(|id| id != proposal.id)
+}
+
+/// Whether a text is a message's id: 64 hex digits.
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn rounds(before: &Proposal, now: Timestamp) -> Refusal {

@@ -33,8 +33,10 @@ pub enum Act {
     },
 }
 
-/// The longest period of a tier, in seconds: a day.
-const LONGEST_PERIOD: u32 = 86_400;
+/// The shortest and the longest period of a tier that agents may agree on, in seconds. The operator, who writes
+/// tiers.json, may do as he likes.
+const SHORTEST_PERIOD: u32 = 10;
+const LONGEST_PERIOD: u32 = 3_600;
 
 impl Act {
     /// What a proposal's subject and body ask of the exchange; `None` for any other subject. `in_force`:
@@ -110,9 +112,13 @@ fn set_tiers(body: &Object, mut cadence: Cadence) -> Result<Act, String> {
             format!("{tier:?} is no tier: they are {}", Activity::ALL.map(Activity::as_str).join(", "))
         })?;
         let seconds = seconds.as_i64().and_then(|seconds| u32::try_from(seconds).ok());
-        let seconds = seconds.filter(|seconds| (1..=LONGEST_PERIOD).contains(seconds));
-        *cadence.period_mut(activity) =
-            seconds.ok_or_else(|| format!("{tier} must be whole seconds from 1 to {LONGEST_PERIOD}"))?;
+        let seconds = seconds.filter(|seconds| (SHORTEST_PERIOD..=LONGEST_PERIOD).contains(seconds));
+        *cadence.period_mut(activity) = seconds.ok_or_else(|| {
+            format!("{tier} must be whole seconds from {SHORTEST_PERIOD} to {LONGEST_PERIOD}")
+        })?;
+    }
+    if !Activity::ALL.map(|activity| cadence.period(activity)).is_sorted() {
+        return Err("the periods must not fall from T0 to T3".to_owned());
     }
     Ok(Act::SetTiers { cadence })
 }

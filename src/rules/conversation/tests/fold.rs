@@ -63,7 +63,9 @@ impl Scene {
                 let message = message(self.said, NAMES[*from], kind, THREADS[*thread], extra);
                 let to: Vec<_> = to.iter().map(|n| agent(NAMES[*n])).collect();
                 let fact = Fact { at: self.now, message: &message, to: &to, tier: self.tier };
-                self.conversation.check(&fact, 0, &self.charter).map_err(|refusal| Some(refusal.rule))?;
+                self.conversation
+                    .check(&fact, Default::default(), &self.charter)
+                    .map_err(|refusal| Some(refusal.rule))?;
                 let effects = self.conversation.observe(&fact, &self.charter);
                 history.push((self.now, message, to));
                 Ok(effects)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::rules::conversation::limits::Ahead;
 
 fn with_limits(limits: Limits) -> Scene {
     let mut scene = Scene::new();
@@ -66,7 +67,7 @@ fn rate_counts_those_ahead_in_the_same_write() {
     let to = agents("alice");
     let check = |scene: &Scene, ahead| {
         let fact = Fact { at: scene.now, message: &last, to: &to, tier: Tier::Attested };
-        scene.conversation.check(&fact, ahead, &scene.charter)
+        scene.conversation.check(&fact, Ahead { messages: ahead, ..Ahead::default() }, &scene.charter)
     };
     assert_eq!(check(&scene, 1), Ok(()));
     // Three need the first to go, four need both to.

@@ -41,7 +41,7 @@ fn nanoseconds_a_message() {
             for line in &lines {
                 scene.now.0 += 30;
                 let fact = Fact { at: scene.now, message: line, to: &to, tier: Tier::Attested };
-                scene.conversation.check(&fact, 0, &scene.charter).expect(what);
+                scene.conversation.check(&fact, Default::default(), &scene.charter).expect(what);
                 scene.conversation.observe(&fact, &scene.charter);
             }
             // Others use the processor, too: the best round is the one that they left alone.
