@@ -54,9 +54,11 @@ impl Archives {
         self.since.iter().map(|(log, since)| (log, since.year())).filter(move |(_, of)| *of < year)
     }
 
-    /// A log has got lines.
-    pub fn grown(&mut self, log: &str, time: Option<Timestamp>) {
-        if let (false, Some(time)) = (self.since.contains_key(log), time) {
+    /// A log reaches to byte `end` now.
+    pub fn changed(&mut self, log: &str, end: u64, time: Option<Timestamp>) {
+        if end == 0 {
+            self.since.remove(log);
+        } else if let (false, Some(time)) = (self.since.contains_key(log), time) {
             self.since.insert(log.to_owned(), time);
         }
     }
@@ -124,9 +126,13 @@ impl Exchange {
         if *not_before > now {
             return;
         }
+        let mut some_moved = false;
         for (log, year) in due {
             match self.rotate(&log, year, "exchange") {
-                Ok(Some(done)) => tracing::info!(%log, to = done.to, lines = done.lines, "archived"),
+                Ok(Some(done)) => {
+                    some_moved = true;
+                    tracing::info!(%log, to = done.to, lines = done.lines, "archived");
+                }
                 Ok(None) => {}
                 Err(error) => {
                     tracing::error!(%log, %error, "not archived; it is tried again in ten minutes");
@@ -135,7 +141,9 @@ impl Exchange {
             }
         }
         drop(not_before);
-        self.checkpoint_archives();
+        if some_moved {
+            self.checkpoint_archives();
+        }
     }
 
     /// From here on a start needs no line that was archived, so that the files may be moved to other storage.
@@ -232,4 +240,30 @@ impl Exchange {
 /// `1 line`, `2 lines`.
 pub(super) fn count(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_due_by_the_year_of_its_first_line_since_it_was_last_archived() {
+        let (old, new) = (Timestamp::start_of_year(2025), Timestamp::start_of_year(2026));
+        let due = |archives: &Archives| {
+            archives.due(2026).map(|(log, year)| (log.clone(), year)).collect::<Vec<_>>()
+        };
+        let mut archives = Archives::default();
+        archives.changed("a", 10, Some(old));
+        archives.changed("a", 20, Some(new));
+        archives.changed("b", 10, Some(new));
+        archives.changed("torn", 10, Some(old));
+        archives.changed("torn", 0, Some(new));
+        assert_eq!(due(&archives), [("a".to_owned(), 2025)]);
+        let members = serde_json::json!({"to": "archive/2025/a", "bytes": 20});
+        archives.archived("a", members.as_object().unwrap());
+        assert!(due(&archives).is_empty());
+        archives.changed("a", 5, Some(new));
+        assert!(due(&archives).is_empty() && archives.has("archive/2025/a"));
+        assert_eq!(archives.of("a"), [ArchiveFile { path: "archive/2025/a".to_owned(), bytes: 20 }]);
+    }
 }

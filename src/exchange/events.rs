@@ -351,7 +351,7 @@ impl Chain {
         match (event, members.get("end").and_then(Value::as_u64)) {
             ("append" | "delivered" | "recovered" | "imported" | "truncated", Some(end)) => {
                 self.covered.insert(log.clone(), end);
-                self.archives.grown(log, time);
+                self.archives.changed(log, end, time);
             }
             ("archived", _) => {
                 self.covered.remove(log);

@@ -137,9 +137,9 @@ fn run(steps: &[Step], restarts: bool) -> Result<(usize, serde_json::Value), Tes
             Step::ClearSafeMode => drop(world.ex().operate(OperatorRequest::SafeModeClear)),
             Step::Checkpoint => world.ex().checkpoint().unwrap(),
             Step::Restart(how) => {
-                world.ex().run_janitor();
                 // Lines with the same words are told apart by their time.
                 world.clock.fetch_add(1000, Ordering::SeqCst);
+                world.ex().run_janitor();
                 if !restarts {
                     continue;
                 }

@@ -310,6 +310,9 @@ fn every_command_explains_itself() {
         &["refusals", "--help"],
         &["events", "--help"],
         &["verify", "--help"],
+        &["archive", "--help"],
+        &["import", "--help"],
+        &["export", "--help"],
     ] {
         let help = baton_in(temp.path(), command, "").ok();
         assert!(help.contains("baton ") && (help.contains("Example") || help.contains("session")), "{help}");
