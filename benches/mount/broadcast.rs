@@ -69,7 +69,9 @@ fn write_all(outbox: &std::path::Path, each: usize, ready: &Barrier) -> (Vec<Dur
         log.write_all(object.as_bytes()).unwrap();
         start.elapsed()
     };
-    (0..each / 5).for_each(|n| drop(write(n)));
+    for n in 0..each / 5 {
+        write(n);
+    }
     ready.wait();
     let start = Instant::now();
     let latencies = (each..2 * each).map(write).collect();
