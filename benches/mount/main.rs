@@ -6,6 +6,7 @@
 
 mod append;
 mod bare;
+mod broadcast;
 mod claim;
 mod read;
 mod start;
@@ -39,6 +40,7 @@ fn main() {
         }
     };
     section("append", append::report);
+    section("broadcast", broadcast::report);
     section("handoffs", claim::report);
     section("read", read::report);
     section("start", start::report);

@@ -21,10 +21,15 @@ pub struct Mount {
 
 impl World {
     pub fn new() -> Self {
+        Self::of(&AGENTS)
+    }
+
+    /// An exchange of these agents, bob among them.
+    pub fn of(agents: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut init = baton();
         init.arg("init").arg(dir.path().join("exchange"));
-        for agent in AGENTS {
+        for agent in agents {
             init.args(["--agent", agent]);
         }
         run(&mut init);

@@ -5,16 +5,29 @@ usage: fuzz.py AGENT SECONDS SEED     in a mount as AGENT, whose profile `claude
 Whatever is said about it is fine: that the daemon lives and the exchange is sound afterwards is for the
 caller to check. Prints how often what was answered, and fails on EIO or on an answer that took too long.
 """
-import collections, errno, os, random, sys, time
+import collections, errno, json, os, random, sys, time
 import peer
 
 LOGS = ["inbox/alice.jsonl", "inbox/bob.jsonl", "decisions.jsonl", "incident_log.jsonl",
-        "bob_to_alice.jsonl", "_coordination/inbox/carol.jsonl", "_coordination/decisions.jsonl"]
+        "bob_to_alice.jsonl", "outbox/alice.jsonl", "outbox/bob.jsonl", "outbox/carol.jsonl", "_coordination/inbox/carol.jsonl", "_coordination/decisions.jsonl"]
 FOLDERS = ["handoff", "claimed", "archive", "rejected", "inbox", "credentials", "credentials/claude", ".",
-           "_coordination", "_coordination/handoff"]
-NAMES = ["x.json", ".x.tmp", "x.json.reason.json", ".json", "n" * 240, "y.json", "alice.jsonl", "a\nb.json",
+           "_coordination", "_coordination/handoff", "send/alice", "send/bob", "outbox", "status", "trust"]
+NAMES = ["x.json", "x.md", "x.txt", ".x.md.swp", ".x.tmp", "x.json.reason.json", ".json", "n" * 240, "y.json", "alice.jsonl", "a\nb.json",
          ".credentials.json", ".credentials.json.a", ".credentials.json.b", ".credentials.json.a.tmp.1f",
          ".oauth_refresh.lock", "f", "\udcff", "events.jsonl", "refusals.jsonl", "trust.json"]
+MEMBERS = {
+    "type": ["ship", "request", "ack", "proposal", "heartbeat", "decision", "correction", "incident", "agent_card",
+             "trust_tier_announcement", "claim", "novel", 7],
+    "subject": ["s", "add_key", "set_tiers", "deactivate_key", "", 7],
+    "body": ["b", {"affected_domains": ["x"]}, {"T1_active": 5}, {"key": "AA==", "key_id": "bob:00000000"}, [], None],
+    "correlation_id": ["t1", "t2", "t3", "", 7],
+    "to": [["alice"], ["bob", "carol"], ["*"], [], ["zoe"], "alice", [7]],
+    "from": ["alice", "bob", "did:wire:carol", 7],
+    "kind": [100, 1500, 25000, -1, 1e9, 10**30],
+    "refs": [[], ["x"] * 100, 7],
+    "affected_domains": [[], ["x"], 7],
+    "ack_required": [True, False, 7],
+}
 PIECES = [b"{", b"}", b"[", b"]", b'"', b"\\", b"\\u", b"\\ud800", b",", b":", b"\n", b"\r", b"\0", b"\xff",
           b"\xc3", b"\xef\xbb\xbf", b"1e999", b"-0", b"9" * 400, b'{"a":' * 70, b" " * 5000, b"x" * 70000]
 
@@ -53,10 +66,19 @@ class Fuzz:
         return (f'{{"claudeAiOauth":{{"accessToken":"at","refreshToken":"rt-{account}","expiresAt":'
                 f'{int(time.time() + 9999) * 1000},"scopes":["user:inference"]}}}}').encode()
 
+    def object(self):
+        """Unsigned, for the mount to seal: mostly whole, with members of all kinds and some that are wrong."""
+        members = {"type": "ship", "subject": "s", "body": "b"}
+        for name in self.rng.sample(sorted(MEMBERS), self.rng.randrange(5)):
+            members[name] = self.rng.choice(MEMBERS[name])
+        return json.dumps(members).encode()
+
     def content(self):
         self.count += 1
         other = self.rng.choice(["alice", "carol", "bob"])
-        match self.rng.randrange(5):
+        match self.rng.randrange(8):
+            case 5 | 6: return self.object()
+            case 7: return b"---\n" + self.object()[1:-1].replace(b",", b"\n") + b"\n---\n# Title\n\ntext\n"
             case 0: return self.rng.randbytes(self.rng.choice([1, 40, 5000]))
             case 1: return self.rng.choice(PIECES)
             case 2: return self.rng.choice(self.lines)

@@ -202,6 +202,21 @@ def append_all(path, lines, acknowledged):
     return 0
 
 
+def broadcast(agent, prefix, count, acknowledged):
+    """Tells everyone, unsigned, on a mount that seals; notes what was accepted."""
+    with open(acknowledged, "a", encoding="utf-8") as notes:
+        for n in range(int(count)):
+            body = f"{prefix} {agent} {n}"
+            try:
+                append(f"outbox/{agent}.jsonl", json.dumps(message(body)))
+            except OSError as e:
+                print(e, file=sys.stderr)
+                return 1
+            notes.write(body + "\n")
+            notes.flush()
+    return 0
+
+
 if __name__ == "__main__":
     command, *args = sys.argv[1:]
-    sys.exit({"race-for-claims": race_for_claims, "append-all": append_all}[command](*args))
+    sys.exit({"race-for-claims": race_for_claims, "append-all": append_all, "broadcast": broadcast}[command](*args))

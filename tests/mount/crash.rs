@@ -225,6 +225,58 @@ fn a_kill_while_five_broadcast_loses_nothing() {
     }
 }
 
+/// Up to which byte the events tell of a log.
+fn covered(fixture: &Fixture, log: &str) -> u64 {
+    let events = fixture.events();
+    let ends = events.iter().filter(|event| event["log"] == *log).filter_map(|event| event["end"].as_u64());
+    ends.max().unwrap_or(0)
+}
+
+#[test]
+fn what_a_power_cut_took_from_the_inboxes_is_delivered_again() {
+    // The copies of the last second may not be on disk: whole lines are gone, or half of one is left.
+    for (left, loss) in [(0, LOSSES[0]), (100, LOSSES[0]), (0, LOSSES[1]), (700, LOSSES[2])] {
+        let fixture = five();
+        let bob = fixture.mount_as("bob");
+        for round in 0..3 {
+            fs::write(fixture.scratch().join("batch"), batch(round)).unwrap();
+            bob.bash("cat $SCRATCH/batch >> outbox/bob.jsonl").ok();
+        }
+        fixture.kill_daemon();
+        bob.take_dead();
+        for log in ["inbox/carol.jsonl", "inbox/erin.jsonl", "incident_log.jsonl"] {
+            let file = fs::File::options().write(true).open(fixture.dir().join(log)).unwrap();
+            let len = file.metadata().unwrap().len();
+            file.set_len(len.min(covered(&fixture, log) + left)).unwrap();
+        }
+        fixture.bash(&format!("cd $EXCHANGE && {loss}")).ok();
+        let operator = recover(&fixture);
+        assert_eq!(operator.lines("inbox/carol.jsonl").len(), 2 + 9, "{left} {loss}");
+        operator.umount();
+        wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
+        fixture.verify();
+        everything_is_delivered(&fixture, &format!("{left} bytes left, {loss}"));
+    }
+}
+
+#[test]
+fn a_message_in_two_logs_reaches_the_second_ones_agent_though_a_kill_came_between() {
+    for loss in LOSSES {
+        let fixture = five();
+        let logs = ["inbox/carol.jsonl"];
+        let bob = Faulty::mount_on(&fixture, &logs, "pwrite64:signal=KILL:when=1", &["--as", "bob"]);
+        bob.bash("line bob twice > $SCRATCH/line; cat $SCRATCH/line >> bob_to_alice.jsonl").ok();
+        assert_ne!(bob.bash("cat $SCRATCH/line >> bob_to_carol.jsonl").status, 0);
+        bob.take_dead();
+        fixture.bash(&format!("cd $EXCHANGE && {loss}")).ok();
+        let operator = recover(&fixture);
+        for agent in ["alice", "carol"] {
+            let bodies = operator.bodies(&format!("inbox/{agent}.jsonl"));
+            assert_eq!(bodies.iter().filter(|body| *body == "twice").count(), 1, "{agent}, {loss}");
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_under_one_inbox_delays_its_copies_only() {
     for end in ["wait", "umount", "kill"] {

@@ -49,7 +49,7 @@ fn the_mount_does_what_the_model_says() {
     let cases = count_from_env("BATON_TEST_CASES", 64) as u32;
     let config = Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
     TestRunner::new(config)
-        .run(&prop::collection::vec(operation(), 1..60), |operations| agrees(&operations))
+        .run(&prop::collection::vec(operation(), 1..90), |operations| agrees(&operations))
         .unwrap_or_else(|failure| panic!("{failure}"));
 }
 

@@ -84,7 +84,7 @@ pub fn operation() -> impl Strategy<Value = Operation> {
     let log = 0..LOGS.len();
     let state = 0..STATES.len();
     let name = 0..NAMES.len();
-    let (agent0, log0) = (agent.clone(), log.clone());
+    let (agent0, agent1, log0) = (agent.clone(), agent.clone(), log.clone());
     let log_trick = prop::sample::select(vec![
         LogTrick::Truncate,
         LogTrick::OpenReadWrite,
@@ -105,15 +105,18 @@ pub fn operation() -> impl Strategy<Value = Operation> {
             Operation::Append { agent, log, lines: lines.collect() }
         }),
         2 => (agent.clone(), log, log_trick).prop_map(|(agent, log, how)| Operation::TamperWithLog { agent, log, how }),
-        5 => (agent.clone(), 0..PAYLOADS, name.clone())
+        8 => (agent.clone(), 0..PAYLOADS, name.clone())
             .prop_map(|(agent, payload, name)| Operation::Publish { agent, payload, name }),
-        8 => (agent.clone(), (state.clone(), name.clone()), (state.clone(), name.clone()))
+        10 => (agent.clone(), (state.clone(), name.clone()), (state.clone(), name.clone()))
             .prop_map(|(agent, from, to)| Operation::Rename { agent, from, to }),
         1 => (agent.clone(), state.clone(), name.clone())
             .prop_map(|(agent, state, name)| Operation::Unlink { agent, state, name }),
         1 => (agent, state, name, handoff_trick)
             .prop_map(|(agent, state, name, how)| Operation::TamperWithHandoff { agent, state, name, how }),
-        10 => (agent0, log0, 0..FORMS.len(), prop::bool::weighted(0.05))
+        // Conversations: mostly in one's own outbox, mostly what others have to answer.
+        16 => (agent1, 5..FORMS.len())
+            .prop_map(|(agent, form)| Operation::Seal { agent, log: 3 + agent, form, as_other: false }),
+        6 => (agent0, log0, 0..FORMS.len(), prop::bool::weighted(0.05))
             .prop_map(|(agent, log, form, as_other)| Operation::Seal { agent, log, form, as_other }),
         1 => Just(Operation::Remount),
         1 => (0..LOSSES.len()).prop_map(|loss| Operation::Kill { loss }),
