@@ -12,6 +12,7 @@ use crate::wire::time::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 
 /// Something that has its place among the commits.
 enum Since<'a> {
@@ -183,7 +184,7 @@ impl Exchange {
                 archived.iter().find(|event| event.seq > lines.seq && event.text("log") == Some(&*lines.log));
             let file = archive.and_then(|event| event.text("to")).unwrap_or(&lines.log);
             if lines.recovered {
-                found.extend(self.found_lines(lines, file).map_err(io_error)?);
+                found.push((lines, file));
             } else {
                 since.push((lines.order, lines.at, Since::Lines(lines, file)));
             }
@@ -200,6 +201,7 @@ impl Exchange {
             last = last.max(*at);
             *at = last;
         }
+        let found = self.found_lines(&found, &since).map_err(io_error)?;
         since.extend(found);
         since.sort_by_key(|(_, at, _)| *at);
         let mut folded = HashSet::new();
@@ -254,29 +256,44 @@ impl Exchange {
     ) -> io::Result<Vec<Effect>> {
         let Some(source) = self.find_log(&lines.log) else { return Ok(Vec::new()) };
         let stamp = Stamp { event: "delivered", by: lines.by.to_string(), order: lines.order, at: lines.at };
-        let is_new = folded.insert(line.id);
-        // A copy whose event a crash took looks like a line of its own: it is for the one inbox only.
-        if is_new || !(lines.recovered && source.takes_copies()) {
-            self.deliver_again(ledger, &source, line, &stamp)?;
-        }
-        if is_new || !lines.recovered {
+        self.deliver_again(ledger, &source, line, &stamp)?;
+        if folded.insert(line.id) || !lines.recovered {
             return Ok(ledger.conversation.observe(&line.fact(lines.at), charter));
         }
         Ok(Vec::new())
     }
 
-    /// The lines that were found without an event, each at the time that it says, though not in the future.
+    /// The lines that were found without an event, each at the time that it says: though not in the future, and after
+    /// what stands before it in its log. A copy of a line that stands elsewhere is none of its own. `evented`: what
+    /// has events.
     fn found_lines<'a>(
         &self,
-        lines: &'a Appended,
-        file: &str,
+        found: &[(&'a Appended, &str)],
+        evented: &[(u64, Timestamp, Since<'a>)],
     ) -> io::Result<Vec<(u64, Timestamp, Since<'a>)>> {
+        let (mut ids, mut last) = (HashSet::new(), HashMap::new());
+        for (_, at, since) in evented.iter().filter(|_| !found.is_empty()) {
+            if let Since::Lines(lines, file) = since {
+                ids.extend(self.lines_in(lines, file)?.into_iter().map(|line| line.id));
+                last.insert(Arc::clone(&lines.log), *at);
+            }
+        }
         let now = self.now();
-        let stands = |line: Admitted| {
-            let at = line.message.timestamp.min(now);
-            (lines.order, at, Since::Found(lines, Box::new(line)))
-        };
-        Ok(self.lines_in(lines, file)?.into_iter().map(stands).collect())
+        let takes_copies = |log: &str| self.find_log(log).is_some_and(|log| log.takes_copies());
+        let mut result = Vec::new();
+        // What was written comes before the copies of it.
+        let (copies, written): (Vec<_>, Vec<_>) =
+            found.iter().partition(|(lines, _)| takes_copies(&lines.log));
+        for (lines, file) in written.into_iter().chain(copies) {
+            let mut at = last.get(&lines.log).copied().unwrap_or(Timestamp(i64::MIN));
+            for line in self.lines_in(lines, file)? {
+                at = at.max(line.message.timestamp.min(now));
+                if ids.insert(line.id) || !takes_copies(&lines.log) {
+                    result.push((lines.order, at, Since::Found(lines, Box::new(line))));
+                }
+            }
+        }
+        Ok(result)
     }
 
     /// The messages that an event tells of. A line that was edited behind the mount is for verify to tell of.

@@ -366,7 +366,8 @@ fn a_proposal_that_nobody_acks_in_time_lapses() {
 
 #[test]
 fn new_periods_are_in_force_once_they_are_acked() {
-    let (fixture, alice, bob) = two(|_| ());
+    // Without such a domain, everybody has to ack them.
+    let (fixture, alice, bob) = two(|fixture| fixture.configure_domains("tiers = [\"alice\"]"));
     let body = r#""body":{"T1_active":45}"#;
     bob.bash(
         &propose("set_tiers", "x", r#","to":["alice"]"#, "outbox/bob.jsonl").replace(r#""body":"x""#, body),

@@ -91,6 +91,8 @@ struct Proposal {
     proposer: usize,
     domains: BTreeSet<&'static str>,
     owners: BTreeSet<String>,
+    /// Who has proposed in the thread since it was opened.
+    parties: BTreeSet<String>,
     acks: BTreeSet<String>,
     counters: u32,
     standing: Standing,
@@ -218,8 +220,25 @@ impl Model {
                 if open.is_some_and(|proposal| proposal.counters >= COUNTERS) {
                     return Err("EPERM");
                 }
-                let nobody = self.owners(log, line).1.is_empty();
-                if nobody { Err("EBADMSG") } else { Ok(()) }
+                if known.is_some_and(|known| known.text == line.text) {
+                    return Ok(());
+                }
+                if known.is_some_and(|known| known.standing == Standing::Decided) {
+                    return Err("EPERM");
+                }
+                if open.is_some_and(|open| open.proposer == line.author) {
+                    return Err("EEXIST");
+                }
+                if open.is_some_and(|open| !open.owners.contains(author) && !open.parties.contains(author)) {
+                    return Err("EACCES");
+                }
+                let owners = self.owners(log, line).1;
+                let reached = owners.is_subset(&recipients(log, line));
+                if owners.is_empty() || !reached { Err("EBADMSG") } else { Ok(()) }
+            }
+            "incident" => {
+                let others = recipients(log, line).iter().any(|to| to != author);
+                if others { Ok(()) } else { Err("EBADMSG") }
             }
             "ack" => {
                 let refused = known.is_some_and(|proposal| {
@@ -245,7 +264,10 @@ impl Model {
             domains.iter().flat_map(|domain| owners_of(domain)).map(|owner| (*owner).to_owned()).collect();
         owners.remove(author);
         if owners.is_empty() {
-            owners = recipients(log, line);
+            owners = match before.filter(|_| domains.is_empty()) {
+                Some(before) => before.owners.union(&before.parties).cloned().collect(),
+                None => recipients(log, line),
+            };
             owners.remove(author);
         }
         (domains, owners)
@@ -278,7 +300,10 @@ impl Model {
         }
         let before = self.threads.get(thread).filter(|known| known.standing == Standing::Open);
         let counters = before.map_or(0, |before| before.counters + u32::from(before.proposer != line.author));
+        let mut parties = before.map_or_else(BTreeSet::new, |before| before.parties.clone());
+        parties.insert(AGENTS[line.author].to_owned());
         let proposal = Proposal {
+            parties,
             text: line.text.clone(),
             proposer: line.author,
             domains,

@@ -24,9 +24,9 @@ const FORMS: [Form; 15] = [
     ("proposal", None, Some("tag"), &["release"]),
     ("proposal", None, Some("branch"), &["release", "naming"]),
     ("proposal", None, Some("name"), &["naming"]),
-    ("ack", None, Some("lunch"), &[]),
-    ("ack", None, Some("tag"), &[]),
-    ("ack", None, Some("branch"), &[]),
+    ("ack", Some(&["*"]), Some("lunch"), &[]),
+    ("ack", Some(&["*"]), Some("tag"), &[]),
+    ("ack", Some(&["*"]), Some("branch"), &[]),
 ];
 /// How many lines each agent has prepared: one of each form, and one that is not genuine.
 pub const LINES_EACH: usize = FORMS.len() + 1;
