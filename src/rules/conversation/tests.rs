@@ -7,7 +7,7 @@ mod presence;
 mod proposals;
 mod speed;
 
-use super::limits::Limits;
+use super::limits::{Ahead, Limits};
 use super::*;
 use crate::rules::Rule;
 use crate::wire::json::{self, Value};
@@ -90,6 +90,18 @@ impl Scene {
         let fact = Fact { at: self.now, message: &message, to: &agents(to), tier: self.tier };
         self.conversation.check(&fact, Default::default(), &self.charter)?;
         Ok(self.conversation.observe(&fact, &self.charter))
+    }
+
+    /// Takes in a message that was committed, unchecked; it may be one that was taken in before.
+    fn commit(&mut self, message: &Message, to: &str) -> Vec<Effect> {
+        let fact = Fact { at: self.now, message, to: &agents(to), tier: self.tier };
+        self.conversation.observe(&fact, &self.charter)
+    }
+
+    /// Decides about a message that stands behind others in the same write.
+    fn check(&self, message: &Message, to: &str, ahead: Ahead) -> Result<(), Refusal> {
+        let fact = Fact { at: self.now, message, to: &agents(to), tier: self.tier };
+        self.conversation.check(&fact, ahead, &self.charter)
     }
 
     fn with(&mut self, from: &str, to: &str, message_type: &str, thread: &str, extra: &str) -> Vec<Effect> {

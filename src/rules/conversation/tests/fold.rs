@@ -82,6 +82,41 @@ fn scene() -> Scene {
     scene
 }
 
+/// Whose acks the last message of a history, a proposal, needs. It is the thread's `counters`th
+/// counter-proposal.
+fn needed(
+    charter: &Charter,
+    history: &[(Timestamp, Message, Vec<AgentName>)],
+    counters: u32,
+) -> BTreeSet<AgentName> {
+    let (_, last, _) = history.last().expect("a proposal");
+    let in_thread = history.iter().filter(|(_, message, _)| {
+        message.message_type == "proposal" && message.correlation_id == last.correlation_id
+    });
+    let chain: Vec<_> = in_thread.collect();
+    let chain = &chain[chain.len() - 1 - counters as usize..];
+    let (mut needed, mut parties) = (BTreeSet::new(), BTreeSet::new());
+    let mut domains: Vec<&str> = Vec::new();
+    for (n, (_, message, to)) in chain.iter().enumerate() {
+        if let Some(named) = message.object.get("affected_domains").and_then(Value::as_array) {
+            domains = named.iter().filter_map(Value::as_str).collect();
+        }
+        let mut concerned: BTreeSet<_> =
+            domains.iter().flat_map(|domain| &charter.domains[*domain]).cloned().collect();
+        if message.text("subject") == Some("set_tiers") {
+            concerned.extend(charter.agents.iter().cloned());
+        }
+        if domains.is_empty() && concerned.is_empty() {
+            // Whom the one before concerned, or who got the first.
+            concerned = if n > 0 { &needed | &parties } else { to.iter().cloned().collect() };
+        }
+        concerned.remove(&message.from);
+        needed = concerned;
+        parties.insert(message.from.clone());
+    }
+    needed
+}
+
 fn through_json(conversation: &Conversation) -> Conversation {
     let text = serde_json::to_string(conversation).expect("a snapshot");
     let read: Conversation = serde_json::from_str(&text).expect("what was written");
@@ -160,14 +195,11 @@ proptest! {
                 prop_assert!(*acked_at >= *at && acked_at.0 - at.0 <= 2 * 1_200_000_000);
             }
             prop_assert!(decision.acked_by.iter().eq(evidence.acks.keys()));
-            let owners: BTreeSet<_> = decision.domains.values().flatten().collect();
-            let mut needed: BTreeSet<_> = owners.into_iter().filter(|owner| **owner != decision.proposer).collect();
-            let recipients = to.iter().filter(|other| **other != decision.proposer);
-            if decision.domains.is_empty() {
-                needed.extend(recipients.clone());
-            }
-            let all = needed.iter().all(|owner| evidence.acks.contains_key(*owner));
-            let any = recipients.clone().any(|other| evidence.acks.contains_key(other));
+            let counters = scene.conversation.proposals.find(&decision.decision_id).expect("known").counters;
+            let mut recipients = to.iter().filter(|other| **other != decision.proposer);
+            let needed = needed(&scene.charter, &history[..=proposed], counters);
+            let all = needed.iter().all(|owner| evidence.acks.contains_key(owner));
+            let any = recipients.any(|other| evidence.acks.contains_key(other));
             let ratified = all && (!needed.is_empty() || any);
             prop_assert_eq!(ratified, !evidence.settled_by_operator, "{}", line);
         }

@@ -68,7 +68,7 @@ fn safe_mode_begins_when_an_ack_is_overdue_and_ends_by_the_operator() {
     // An ack closes the incident, but safe mode is the operator's.
     scene.say("bob", "alice", "ack", "i");
     scene.refused(Rule::SafeMode, "correlation_id \"i\"", ["bob", "alice", "request", "t"], "{}");
-    scene.say("bob", "alice", "ack", "j");
+    scene.say("bob", "carol", "ack", "j");
     scene.say("alice", "bob", "ack", "k");
 
     assert!(scene.conversation.clear_safe_mode());
@@ -106,9 +106,32 @@ fn a_new_incident_in_the_thread_of_the_one_that_was_cleared_stays_open() {
 }
 
 #[test]
+fn recipient_an_incident_for_nobody_but_its_author() {
+    let mut scene = Scene::new();
+    for to in ["", "alice"] {
+        scene.refused(Rule::Recipient, "Nobody but yourself", ["alice", to, "incident", "i"], "{}");
+    }
+    scene.say("alice", "alice bob", "incident", "i");
+    assert_eq!(scene.conversation.incidents.open().count(), 1);
+}
+
+#[test]
+fn an_ack_that_does_not_reach_its_author_closes_no_incident() {
+    let mut scene = Scene::new();
+    scene.say("alice", "bob carol", "incident", "i");
+    for to in ["", "carol", "bob dave"] {
+        scene.say("bob", to, "ack", "i");
+        assert_eq!(scene.conversation.incidents.open().count(), 1, "to {to:?}");
+    }
+    scene.say("bob", "alice carol", "ack", "i");
+    assert_eq!(scene.conversation.incidents.open().count(), 0);
+}
+
+#[test]
 fn an_incident_that_nobody_gets_brings_safe_mode_too() {
     let mut scene = Scene::new();
-    scene.say("alice", "", "incident", "i");
+    // No such one is committed any more; one that was is taken as it is.
+    scene.commit(&message(1, "alice", "incident", "i", "{}"), "");
     assert_eq!(words(&scene.at(1201).tick()), ["safe-mode alice"]);
 }
 

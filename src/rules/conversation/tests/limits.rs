@@ -1,5 +1,4 @@
 use super::*;
-use crate::rules::conversation::limits::Ahead;
 
 fn with_limits(limits: Limits) -> Scene {
     let mut scene = Scene::new();
@@ -64,11 +63,7 @@ fn rate_counts_those_ahead_in_the_same_write() {
     scene.say("bob", "alice", "request", "t");
     scene.at(30).say("bob", "alice", "request", "t");
     let last = message(99, "bob", "request", "t", "{}");
-    let to = agents("alice");
-    let check = |scene: &Scene, ahead| {
-        let fact = Fact { at: scene.now, message: &last, to: &to, tier: Tier::Attested };
-        scene.conversation.check(&fact, Ahead { messages: ahead, ..Ahead::default() }, &scene.charter)
-    };
+    let check = |scene: &Scene, messages| scene.check(&last, "alice", Ahead { messages, ..Ahead::default() });
     assert_eq!(check(&scene, 1), Ok(()));
     // Three need the first to go, four need both to.
     for (ahead, advice) in [(2, "(in 30 s)"), (3, "(in 60 s)"), (4, "at most 4 at once")] {
@@ -157,11 +152,111 @@ fn the_newest_4096_threads_are_remembered() {
     scene.say("alice", "bob", "request", "t4096");
     assert_eq!([0, 1, 2, 4096].map(|n| known(&scene, n)), [true, false, true, true]);
     // As long as an id may be, no more than a part of it is kept: of any character.
-    let long = "ü".repeat(100_000);
+    let long = "ü".repeat(128);
     scene.say("alice", "bob", "request", &long);
     assert!(scene.conversation.limits.thread(&long).is_some());
     let snapshot = serde_json::to_string(&scene.conversation).expect("a snapshot");
     assert!(snapshot.len() < 500_000, "{}", snapshot.len());
+}
+
+#[test]
+fn size_a_long_correlation_id_or_subject() {
+    let mut scene = Scene::new();
+    for kind in ["request", "ack", "proposal", "heartbeat"] {
+        scene.say("bob", "alice", kind, &"ü".repeat(128));
+        let words = ["bob", "alice", kind, &"x".repeat(257)];
+        scene.refused(Rule::Size, "correlation_id has 257 bytes; at most 256", words, "{}");
+        let subject = |bytes| format!(r#"{{"subject":"{}"}}"#, "x".repeat(bytes));
+        scene.with("bob", "alice", kind, kind, &subject(4096));
+        let advice = "subject has 4097 bytes; at most 4096";
+        scene.refused(Rule::Size, advice, ["bob", "alice", kind, "u"], &subject(4097));
+        scene.tier = Tier::Trusted;
+        scene.refused(Rule::Size, advice, ["bob", "alice", kind, "u"], &subject(4097));
+        scene.tier = Tier::Attested;
+    }
+}
+
+#[test]
+fn rate_of_incidents_counts_incidents_ahead_in_the_same_write() {
+    let mut scene = with_limits(Limits { incidents_per_minute: 3, ..Limits::default() });
+    scene.say("bob", "alice", "incident", "i");
+    let last = message(99, "bob", "incident", "j", "{}");
+    let mut ahead = Ahead::default();
+    // Others ahead of it are no incidents.
+    for kind in ["request", "proposal", "ack", "heartbeat", "incident"] {
+        ahead.count(&message(98, "bob", kind, "k", "{}"));
+        assert_eq!(scene.check(&last, "alice", ahead), Ok(()), "{kind}");
+    }
+    assert_eq!(ahead, Ahead { messages: 5, incidents: 1, proposals: 1 });
+    ahead.count(&last);
+    let refusal = scene.check(&last, "alice", ahead).expect_err("rate");
+    assert_eq!(refusal.rule, Rule::Rate);
+    assert!(refusal.advice.contains("3 incidents a minute"), "{refusal}");
+}
+
+#[test]
+fn a_reply_is_for_who_asked_last_or_wrote_last() {
+    let mut scene = Scene::new();
+    let partner = |scene: &Scene, author: &str, is_ack| {
+        let thread = scene.conversation.limits.thread("t").expect("remembered");
+        thread.partner_of(&agent(author), is_ack).map(|partner| partner.as_str().to_owned())
+    };
+    let both = |scene: &Scene, author: &str| {
+        [true, false].map(|is_ack| partner(scene, author, is_ack).unwrap_or_default())
+    };
+    let asking = r#"{"ack_required":true}"#;
+    scene.with("alice", "bob carol", "request", "t", asking);
+    assert_eq!(both(&scene, "alice"), ["", ""], "nobody wrote to her");
+    assert_eq!(both(&scene, "dave"), ["", ""], "he got nothing");
+    assert_eq!(both(&scene, "bob"), ["alice", "alice"]);
+    // Who speaks last need not be who asked; and what went to others counts for nothing.
+    scene.say("carol", "bob", "feedback", "t");
+    scene.say("dave", "carol", "feedback", "t");
+    assert_eq!(both(&scene, "bob"), ["alice", "carol"]);
+    assert_eq!(both(&scene, "carol"), ["alice", "dave"]);
+    // The newest question first, then the one before.
+    scene.with("dave", "bob", "request", "t", asking);
+    scene.say("carol", "bob", "feedback", "t");
+    assert_eq!(both(&scene, "bob"), ["dave", "carol"]);
+    scene.say("bob", "dave", "ack", "t");
+    assert_eq!(both(&scene, "bob"), ["alice", "carol"]);
+    scene.say("bob", "alice", "ack", "t");
+    assert_eq!(both(&scene, "bob"), ["carol", "carol"]);
+}
+
+#[test]
+fn threads_only_to_oneself_are_not_remembered() {
+    let mut scene = Scene::new();
+    scene.say("alice", "alice", "request", "t");
+    assert_eq!(scene.conversation.limits.thread("t"), None);
+    scene.say("alice", "alice bob", "request", "t");
+    assert!(scene.conversation.limits.thread("t").is_some());
+}
+
+#[test]
+fn who_opens_many_threads_pushes_out_its_own() {
+    let mut scene = Scene::new();
+    scene.charter.limits.turns_per_thread = 1000;
+    let open = |scene: &mut Scene, from: &str, to: &str, threads: std::ops::Range<u32>| {
+        for n in threads {
+            scene.say(from, to, "request", &format!("{from}{n}"));
+        }
+    };
+    let known = |scene: &Scene, thread: &str| scene.conversation.limits.thread(thread).is_some();
+    open(&mut scene, "bob", "alice", 0..1023);
+    open(&mut scene, "alice", "bob", 0..3073);
+    assert!(known(&scene, "bob0") && known(&scene, "alice0"));
+    // 4096 are remembered. Her own oldest go, although his are older; after a restart, too.
+    open(&mut scene, "alice", "bob", 3073..3075);
+    let text = serde_json::to_string(&scene.conversation).expect("a snapshot");
+    scene.conversation = serde_json::from_str(&text).expect("what was written");
+    open(&mut scene, "alice", "bob", 3075..3077);
+    let threads = ["bob0", "alice0", "alice3", "alice4", "alice3076"];
+    assert_eq!(threads.map(|thread| known(&scene, thread)), [true, false, false, true, true]);
+    // Whoever has not had its share pushes out the oldest of all.
+    open(&mut scene, "bob", "alice", 1023..1024);
+    let threads = ["bob0", "bob1", "alice4", "bob1023"];
+    assert_eq!(threads.map(|thread| known(&scene, thread)), [false, true, true, true]);
 }
 
 #[test]

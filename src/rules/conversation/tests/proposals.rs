@@ -67,20 +67,21 @@ fn a_proposal_with_the_acks_of_all_owners_is_a_decision() {
 #[test]
 fn who_has_to_ack() {
     let mut scene = Scene::new();
-    for (n, (extra, owners, one)) in [
+    let (some, all) = ("carol dave bob", "alice carol dave bob");
+    for (n, (extra, to, owners, one)) in [
         // Without domains: whom it is addressed to.
-        ("{}", "carol dave", false),
-        (r#"{"affected_domains":[]}"#, "carol dave", false),
-        (r#"{"body":{"affected_domains":["api"]}}"#, "alice carol", false),
-        (r#"{"affected_domains":["db"],"body":{"affected_domains":["api"]}}"#, "carol dave", true),
-        (r#"{"affected_domains":["db","ui"]}"#, "alice carol", false),
-        (r#"{"affected_domains":["api","ui"]}"#, "alice carol", false),
+        ("{}", some, "carol dave", false),
+        (r#"{"affected_domains":[]}"#, some, "carol dave", false),
+        (r#"{"body":{"affected_domains":["api"]}}"#, all, "alice carol", false),
+        (r#"{"affected_domains":["db"],"body":{"affected_domains":["api"]}}"#, some, "carol dave", true),
+        (r#"{"affected_domains":["db","ui"]}"#, all, "alice carol", false),
+        (r#"{"affected_domains":["api","ui"]}"#, all, "alice carol", false),
     ]
     .into_iter()
     .enumerate()
     {
         let thread = format!("t{n}");
-        scene.with("bob", "carol dave bob", "proposal", &thread, extra);
+        scene.with("bob", to, "proposal", &thread, extra);
         let proposal = proposal(&scene, &thread);
         assert_eq!(proposal.owners, agents(owners).into_iter().collect(), "{extra}");
         assert_eq!(proposal.one_is_enough, one, "{extra}");
@@ -98,7 +99,128 @@ fn recipient_a_proposal_that_nobody_could_ack() {
     scene.refused(Rule::Recipient, "Name the agents", ["bob", "bob", "proposal", "p"], "{}");
     let own = r#"{"affected_domains":["db"]}"#;
     scene.refused(Rule::Recipient, "Name the agents", ["bob", "", "proposal", "p"], own);
-    scene.with("bob", "", "proposal", "p", API);
+}
+
+#[test]
+fn recipient_a_proposal_that_leaves_an_owner_out() {
+    let mut scene = Scene::new();
+    for (to, left_out) in
+        [("", "alice, carol."), ("carol dave", "reach alice."), ("alice bob", "reach carol.")]
+    {
+        scene.refused(Rule::Recipient, left_out, ["bob", to, "proposal", "p"], API);
+    }
+    scene.with("bob", "alice carol", "proposal", "p", API);
+    // A counter-proposal is about the thread's domains, whether or not it names any.
+    scene.refused(Rule::Recipient, "reach carol.", ["alice", "bob", "proposal", "p"], "{}");
+}
+
+#[test]
+fn a_counter_proposal_without_domains_concerns_all_of_the_one_before() {
+    let mut scene = Scene::new();
+    scene.say("bob", "alice carol", "proposal", "p");
+    for (to, left_out) in [("bob", "reach carol."), ("carol", "reach bob."), ("dave", "reach bob, carol.")] {
+        scene.refused(Rule::Recipient, left_out, ["alice", to, "proposal", "p"], "{}");
+    }
+    // Who merely gets it as well need not ack it.
+    scene.say("alice", "bob carol dave", "proposal", "p");
+    assert_eq!(proposal(&scene, "p").owners, agents("bob carol").into_iter().collect());
+    scene.refused(Rule::Recipient, "reach alice.", ["carol", "bob", "proposal", "p"], "{}");
+    scene.say("carol", "alice bob", "proposal", "p");
+    assert_eq!(proposal(&scene, "p").owners, agents("alice bob").into_iter().collect());
+    assert!(decisions(&scene.say("alice", "carol", "ack", "p")).is_empty());
+    assert_eq!(decisions(&scene.say("bob", "carol", "ack", "p")), ["decided p"]);
+}
+
+#[test]
+fn periods_concern_everybody_or_the_owners_of_tiers() {
+    let mut scene = Scene::new();
+    let tiers = r#"{"subject":"set_tiers","body":{"T1_active":60},"affected_domains":["db"]}"#;
+    scene.refused(Rule::Recipient, "reach carol, dave.", ["bob", "alice", "proposal", "p"], tiers);
+    scene.with("bob", "alice carol dave", "proposal", "p", tiers);
+    assert!(!proposal(&scene, "p").one_is_enough);
+    for from in ["alice", "dave"] {
+        assert!(decisions(&scene.say(from, "bob", "ack", "p")).is_empty());
+    }
+    assert_eq!(decisions(&scene.say("carol", "bob", "ack", "p")), ["decided p", "cadence 30 60"]);
+    scene.charter.domains.insert("tiers".to_owned(), agents("dave").into_iter().collect());
+    scene.refused(Rule::Recipient, "reach dave.", ["bob", "alice", "proposal", "q"], tiers);
+    scene.with("bob", "dave", "proposal", "q", tiers);
+    assert_eq!(decisions(&scene.say("dave", "bob", "ack", "q")), ["decided q", "cadence 30 60"]);
+}
+
+#[test]
+fn authority_a_counter_proposal_by_whom_it_does_not_concern() {
+    let mut scene = Scene::new();
+    scene.with("bob", "alice carol dave", "proposal", "p", API);
+    let outsider = ["dave", "alice bob carol", "proposal", "p"];
+    scene.refused(Rule::Authority, "concerns alice, carol, bob here", outsider, "{}");
+    scene.refused(Rule::Authority, "bob's proposal", outsider, r#"{"affected_domains":["db"]}"#);
+    // Who proposed before is a party, though no owner.
+    scene.say("alice", "bob carol", "proposal", "p");
+    scene.refused(Rule::Authority, "alice's proposal", outsider, "{}");
+    scene.say("bob", "alice carol", "proposal", "p");
+    // Once it has lapsed, the thread is anybody's.
+    scene.at(2401).say("dave", "alice bob carol", "proposal", "p");
+    assert_eq!(proposal(&scene, "p").counters, 0);
+}
+
+#[test]
+fn decision_a_decided_thread_is_decided() {
+    let mut scene = Scene::new();
+    scene.say("bob", "alice", "proposal", "p");
+    scene.say("alice", "bob", "ack", "p");
+    for (from, to) in [("bob", "alice"), ("alice", "bob"), ("dave", "alice bob")] {
+        scene.refused(Rule::Decision, "is decided in this thread", [from, to, "proposal", "p"], "{}");
+        let words = [from, to, "proposal", "p"];
+        scene.at(100_000).refused(Rule::Decision, "a thread of its own", words, "{}");
+    }
+}
+
+#[test]
+fn the_same_proposal_again_is_no_other() {
+    let mut scene = Scene::new();
+    let same = message(99, "bob", "proposal", "p", API);
+    let check = |scene: &Scene| scene.check(&same, "alice", Ahead::default());
+    assert_eq!(check(&scene).map_err(|refusal| refusal.rule), Err(Rule::Recipient));
+    scene.commit(&same, "alice carol");
+    scene.say("carol", "bob", "ack", "p");
+    assert_eq!(check(&scene), Ok(()));
+    let before = proposal(&scene, "p").clone();
+    assert!(scene.at(5).commit(&same, "alice").is_empty());
+    assert_eq!(*proposal(&scene, "p"), before, "the acks stand");
+    assert_eq!(decisions(&scene.say("alice", "bob", "ack", "p")), ["decided p"]);
+    assert_eq!(check(&scene), Ok(()));
+    assert!(decisions(&scene.commit(&same, "alice")).is_empty());
+    assert_eq!(standing(&scene, "p"), Standing::Decided);
+}
+
+#[test]
+fn conflict_an_ack_of_a_proposal_that_was_countered() {
+    let mut scene = Scene::new();
+    let refs = |ids: &[&str]| format!(r#"{{"refs":["{}"]}}"#, ids.join("\",\""));
+    let other = "0".repeat(64);
+    scene.say("bob", "alice carol", "proposal", "p");
+    let old = proposal(&scene, "p").id.clone();
+    // Not countered: whatever else it refers to, there is one proposal only.
+    scene.with("carol", "bob", "ack", "p", &refs(&[&other]));
+    assert_eq!(proposal(&scene, "p").acks.len(), 1);
+    scene.say("alice", "bob carol", "proposal", "p");
+    let new = proposal(&scene, "p").id.clone();
+    for ids in [&[old.as_str()][..], &[&other], &[&old, &other, "README.md"]] {
+        scene.refused(Rule::Conflict, &new, ["carol", "alice", "ack", "p"], &refs(ids));
+    }
+    let mut escalated = scene.clone();
+    for ids in [&["README.md", &old[..63]][..], &[&old, &new], &[&new]] {
+        let mut scene = scene.clone();
+        scene.with("carol", "alice", "ack", "p", &refs(ids));
+        assert!(proposal(&scene, "p").acks.contains_key(&agent("carol")), "{ids:?}");
+    }
+    scene.say("carol", "alice", "ack", "p");
+    assert_eq!(decisions(&scene.with("bob", "alice", "ack", "p", &refs(&[&new]))), ["decided p"]);
+    escalated.say("bob", "alice carol", "proposal", "p");
+    escalated.say("alice", "bob carol", "proposal", "p");
+    assert_eq!(standing(&escalated, "p"), Standing::Escalated);
+    escalated.refused(Rule::Conflict, "alice has countered", ["carol", "alice", "ack", "p"], &refs(&[&new]));
 }
 
 #[test]
@@ -119,7 +241,7 @@ fn acks_are_due_within_two_heartbeats_of_the_slowest_pair() {
     let mut scene = Scene::new();
     scene.say("bob", "alice", "request", "t");
     scene.say("bob", "alice", "proposal", "fast");
-    scene.with("bob", "alice", "proposal", "slow", API);
+    scene.with("bob", "alice carol", "proposal", "slow", API);
     assert_eq!([due(&scene, "fast"), due(&scene, "slow")], [180, 2400]);
     assert!(scene.at(180).tick().is_empty());
     assert_eq!(words(&scene.at(181).tick()), ["lapsed fast"]);
@@ -165,7 +287,7 @@ fn a_counter_proposal_replaces_and_acks_start_again() {
     scene.with("bob", "alice carol", "proposal", "p", API);
     scene.say("carol", "bob", "ack", "p");
     // It names no domain: it is about the thread's, of which alice's own ack is not needed.
-    scene.at(7).with("alice", "bob", "proposal", "p", r#"{"subject":"v3"}"#);
+    scene.at(7).with("alice", "bob carol", "proposal", "p", r#"{"subject":"v3"}"#);
     let counter = proposal(&scene, "p");
     assert_eq!((counter.proposer.as_str(), counter.counters, counter.acks.len()), ("alice", 1, 0));
     assert_eq!(counter.owners, agents("carol").into_iter().collect());
@@ -182,11 +304,14 @@ fn a_counter_proposal_replaces_and_acks_start_again() {
 }
 
 #[test]
-fn a_proposers_own_second_proposal_is_no_counter_proposal() {
+fn replay_a_proposers_own_second_proposal() {
     let mut scene = Scene::new();
-    for _ in 0..10 {
-        scene.say("bob", "alice", "proposal", "p");
-    }
+    scene.say("bob", "alice", "proposal", "p");
+    let again = ["bob", "alice", "proposal", "p"];
+    scene.refused(Rule::Replay, "Wait until 2026-05-10T00:40:00Z", again, "{}");
+    scene.at(2400).refused(Rule::Replay, "what is being acked can't be changed", again, API);
+    // Once it has lapsed, with or without a tick, it is no counter-proposal.
+    scene.at(2401).say("bob", "alice", "proposal", "p");
     assert_eq!(proposal(&scene, "p").counters, 0);
     assert_eq!(scene.activity("alice", "bob"), "T1_active");
 }
@@ -273,14 +398,29 @@ fn quota_a_hundred_proposals_wait() {
     }
     let more = ["bob", "alice", "proposal", "more"];
     scene.refused(Rule::Quota, "2026-05-10T00:03:00Z", more, "{}");
-    scene.say("bob", "alice", "proposal", "p7");
-    scene.say("carol", "alice", "proposal", "more");
+    scene.refused(Rule::Replay, "waits for acks", ["bob", "alice", "proposal", "p7"], "{}");
+    scene.say("carol", "alice", "proposal", "hers");
     scene.say("alice", "bob", "ack", "p3");
     scene.say("bob", "alice", "proposal", "yet-more");
     // The first lapses, with or without a tick: room for one.
     scene.at(180).refused(Rule::Quota, "100 proposals of bob", more, "{}");
     scene.at(181).say("bob", "alice", "proposal", "last");
     scene.refused(Rule::Quota, "after 2026-05-10T00:03:01Z", more, "{}");
+}
+
+#[test]
+fn quota_counts_proposals_ahead_in_the_same_write() {
+    let mut scene = Scene::new();
+    for n in 0..98 {
+        scene.say("bob", "alice", "proposal", &format!("p{n}"));
+    }
+    let last = message(999, "bob", "proposal", "last", "{}");
+    let mut ahead = Ahead { messages: 10, incidents: 10, proposals: 0 };
+    assert_eq!(scene.check(&last, "alice", ahead), Ok(()));
+    ahead.count(&last);
+    assert_eq!(scene.check(&last, "alice", ahead), Ok(()));
+    ahead.count(&last);
+    assert_eq!(scene.check(&last, "alice", ahead).map_err(|refusal| refusal.rule), Err(Rule::Quota));
 }
 
 #[test]
@@ -323,8 +463,9 @@ fn schema_of_proposals_that_the_exchange_carries_out() {
         ("deactivate_key", format!(r#"{{"key_id":"{other}"}}"#), "no key of bob's"),
         ("set_tiers", "{}".to_owned(), "names no tier"),
         ("set_tiers", r#"{"T1":60}"#.to_owned(), "T0_HEADS_DOWN, T1_active, T2_idle, T3_long_idle"),
-        ("set_tiers", r#"{"T1_active":0}"#.to_owned(), "from 1 to 86400"),
-        ("set_tiers", r#"{"T1_active":86401}"#.to_owned(), "from 1 to 86400"),
+        ("set_tiers", r#"{"T0_HEADS_DOWN":9}"#.to_owned(), "from 10 to 3600"),
+        ("set_tiers", r#"{"T3_long_idle":3601}"#.to_owned(), "from 10 to 3600"),
+        ("set_tiers", r#"{"T1_active":300,"T2_idle":299}"#.to_owned(), "must not fall from T0 to T3"),
         ("set_tiers", r#"{"T1_active":60.0}"#.to_owned(), "whole seconds"),
         ("set_tiers", r#"{"T1_active":"60"}"#.to_owned(), "whole seconds"),
         ("set_tiers", r#"{"T1_active":60,"T9":1}"#.to_owned(), "is no tier"),
@@ -362,14 +503,18 @@ fn a_key_is_added_and_retired_by_an_acked_proposal() {
 fn periods_are_changed_by_an_acked_proposal() {
     let mut scene = Scene::new();
     let tiers = r#"{"subject":"set_tiers","body":{"T1_active":60,"T0_HEADS_DOWN":20}}"#;
-    scene.with("bob", "alice", "proposal", "c", tiers);
+    scene.with("bob", "alice carol dave", "proposal", "c", tiers);
+    for from in ["carol", "dave"] {
+        assert!(decisions(&scene.say(from, "bob", "ack", "c")).is_empty());
+    }
     assert_eq!(scene.conversation.presence.cadence().active, 90);
     assert_eq!(decisions(&scene.say("alice", "bob", "ack", "c")), ["decided c", "cadence 20 60"]);
     let cadence = scene.conversation.presence.cadence();
     assert_eq!((cadence.heads_down, cadence.active, cadence.idle, cadence.long_idle), (20, 60, 270, 1200));
     assert_eq!(scene.conversation.presence.period(&agent("bob"), scene.now), 60);
     // By the operator, too.
-    scene.with("bob", "alice", "proposal", "d", r#"{"subject":"set_tiers","body":{"T2_idle":200}}"#);
+    let bounds = r#"{"subject":"set_tiers","body":{"T2_idle":200}}"#;
+    scene.with("bob", "alice carol dave", "proposal", "d", bounds);
     scene.conversation.settle("d", true, scene.now).expect("settled");
     let cadence = scene.conversation.presence.cadence();
     assert_eq!((cadence.heads_down, cadence.active, cadence.idle), (20, 60, 200));
@@ -435,7 +580,7 @@ fn decision_an_entry_says_why_a_proposal_came_to_nothing() {
     scene.with("dave", "bob", "proposal", "db", r#"{"affected_domains":["db"]}"#);
     scene.say("bob", "dave", "ack", "db");
     refused(&scene, "one", "was overtaken by another decision");
-    scene.with("dave", "alice", "proposal", "lapsed", API);
+    scene.with("dave", "alice carol", "proposal", "lapsed", API);
     scene.at(5000).tick();
     refused(&scene, "lapsed", "without the acks of alice, carol");
     refused(&scene, "escalated", "baton decisions settle");
