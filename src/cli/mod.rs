@@ -39,7 +39,7 @@ use std::time::SystemTime;
 A first session:
   baton init ./exchange --agent bob --agent alice
   mkdir mnt && baton mount ./exchange ./mnt --as bob
-  echo '{\"type\":\"request\",\"subject\":\"hi\",\"body\":\"there?\"}' >> mnt/inbox/alice.jsonl
+  echo '{\"type\":\"ship\",\"subject\":\"s\",\"body\":\"hi\"}' >> mnt/inbox/alice.jsonl
   baton umount ./mnt && baton verify ./exchange
 
 Exit status: 0 on success, 1 on failure, 2 when the command line is wrong."

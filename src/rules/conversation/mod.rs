@@ -134,7 +134,7 @@ impl Conversation {
     pub fn check(&self, fact: &Fact<'_>, ahead: limits::Ahead, charter: &Charter) -> Result<(), Refusal> {
         self.incidents.check(fact)?;
         self.limits.check(fact, ahead, &charter.limits)?;
-        self.proposals.check(fact, ahead.proposals, charter)
+        self.proposals.check(fact, ahead.proposals, charter, self.presence.cadence())
     }
 
     /// Takes in a message that was committed. Facts come in commit order. What became due before it comes

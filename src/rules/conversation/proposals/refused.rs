@@ -16,15 +16,22 @@ impl Proposals {
         fact: &Fact<'_>,
         ahead: u32,
         charter: &Charter,
+        in_force: Cadence,
     ) -> Result<(), Refusal> {
         match fact.message.message_type.as_str() {
-            "proposal" => self.check_proposal(fact, ahead, charter),
+            "proposal" => self.check_proposal(fact, ahead, charter, in_force),
             "ack" => self.check_ack(fact),
             _ => Ok(()),
         }
     }
 
-    fn check_proposal(&self, fact: &Fact<'_>, ahead: u32, charter: &Charter) -> Result<(), Refusal> {
+    fn check_proposal(
+        &self,
+        fact: &Fact<'_>,
+        ahead: u32,
+        charter: &Charter,
+        in_force: Cadence,
+    ) -> Result<(), Refusal> {
         let message = fact.message;
         let named = terms::domains(message)?;
         let mut domains = named.iter().flatten();
@@ -36,8 +43,7 @@ impl Proposals {
             );
             return Err(Refusal::new(Rule::Domain, advice));
         }
-        // Which periods are in force makes no difference to whether the body is well-formed.
-        terms::Act::read(message, Cadence::default())?;
+        terms::Act::read(message, in_force)?;
         let before = self.threads.get(&message.correlation_id);
         if let Some(before) = before.filter(|before| before.standing == Standing::Escalated) {
             return Err(rounds(before, fact.at));
@@ -241,7 +247,7 @@ impl Proposals {
 fn names_another(ack: &Message, proposal: &Proposal) -> bool {
     let refs = ack.object.get("refs").and_then(Value::as_array).unwrap_or_default();
     let mut ids = refs.iter().filter_map(Value::as_str).filter(|id| is_id(id)).peekable();
-    ids.peek().is_some() && ids.all(|id| id != proposal.id)
+    ids.peek().is_some() && ids.all(|id| !id.eq_ignore_ascii_case(&proposal.id))
 }
 
 /// Whether a text is a message's id: 64 hex digits.
