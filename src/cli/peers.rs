@@ -14,7 +14,7 @@ period_seconds, next_due, overdue_seconds, trust, heartbeats_by_mount}. In a mou
 shows the same to agents.
 
 Example:
-  baton peers --json | jq -r '.peers | to_entries[] | select(.value.overdue_seconds) | .key'")]
+  baton peers --json | jq '.peers | map_values(.overdue_seconds)'")]
 pub struct PeersArgs {
     #[command(flatten)]
     place: ExchangePlace,

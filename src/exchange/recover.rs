@@ -14,6 +14,9 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
+/// The longest time, in microseconds, that a commit is thought to be without its event while later ones have theirs.
+const EVENT_WITHIN: i64 = 60_000_000;
+
 /// Something that has its place among the commits.
 enum Since<'a> {
     /// Bytes of a log, and the file that they are in now: the log may have been archived.
@@ -45,8 +48,9 @@ impl Exchange {
             }
         }
         let mut logs = self.list_logs();
-        // What copies go to comes last, so that a line is found in the log that it was written to before.
-        logs.sort_by_key(LogName::takes_copies);
+        // What copies go to comes last, so that a line is found in the log that it was written to before; of an
+        // incident that may be the incident log.
+        logs.sort_by_key(|log| (log.takes_copies(), matches!(log, LogName::Inbox(_))));
         for name in logs {
             let path = name.path();
             let io_error = |error| OpenError::Io { file: self.layout.tree(&path), error };
@@ -278,14 +282,16 @@ impl Exchange {
                 last.insert(Arc::clone(&lines.log), *at);
             }
         }
+        // Not long before what has its event, whatever its author's clock said: it would have lapsed at once.
         let now = self.now();
+        let floor = evented.last().map_or(now, |(_, at, _)| *at).0.saturating_sub(EVENT_WITHIN);
         let takes_copies = |log: &str| self.find_log(log).is_some_and(|log| log.takes_copies());
         let mut result = Vec::new();
         // What was written comes before the copies of it.
         let (copies, written): (Vec<_>, Vec<_>) =
             found.iter().partition(|(lines, _)| takes_copies(&lines.log));
         for (lines, file) in written.into_iter().chain(copies) {
-            let mut at = last.get(&lines.log).copied().unwrap_or(Timestamp(i64::MIN));
+            let mut at = last.get(&lines.log).copied().unwrap_or(Timestamp(i64::MIN)).max(Timestamp(floor));
             for line in self.lines_in(lines, file)? {
                 at = at.max(line.message.timestamp.min(now));
                 if ids.insert(line.id) || !takes_copies(&lines.log) {

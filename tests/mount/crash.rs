@@ -162,6 +162,50 @@ fn a_kill_between_a_log_and_the_inboxes_is_mended() {
 }
 
 #[test]
+fn a_kill_after_a_write_to_an_inbox_or_the_incident_log_is_mended() {
+    // Where copies come too, a line without its event may be either.
+    for (log, object, to) in [
+        (
+            "incident_log.jsonl",
+            r#"{"type":"incident","subject":"s","body":"b"}"#,
+            &["alice", "carol", "dave", "erin"][..],
+        ),
+        ("inbox/alice.jsonl", r#"{"type":"incident","subject":"s","body":"b","to":["alice"]}"#, &["alice"]),
+        (
+            "inbox/dave.jsonl",
+            r#"{"type":"ship","subject":"s","body":"b","to":["*"]}"#,
+            &["alice", "carol", "dave", "erin"],
+        ),
+    ] {
+        let fixture = five();
+        let mut expected = AGENTS.map(|agent| lines(&fixture, &format!("inbox/{agent}.jsonl")).len());
+        for n in 1..8 {
+            let injection = format!("pwrite64:signal=KILL:when={n}");
+            let bob = Faulty::mount_on(&fixture, &LOGS, &injection, &["--as", "bob"]);
+            let acted = bob.bash(&format!("echo '{object}' >> {log}"));
+            if acted.status == 0 {
+                fixture.kill_daemon();
+            }
+            bob.take_dead();
+            recover(&fixture).umount();
+            wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
+            let found = AGENTS.map(|agent| lines(&fixture, &format!("inbox/{agent}.jsonl")).len());
+            if found != expected || acted.status == 0 {
+                for (agent, expected) in AGENTS.iter().zip(&mut expected) {
+                    *expected += usize::from(to.contains(agent));
+                }
+            }
+            assert_eq!(found, expected, "{log}, pwrite64 {n}: {acted:?}");
+            fixture.verify();
+            everything_is_delivered(&fixture, &format!("{log}, pwrite64 {n}"));
+            if acted.status == 0 {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn a_kill_around_the_event_of_a_broadcast_is_mended() {
     for loss in LOSSES {
         let fixture = five();
@@ -274,6 +318,34 @@ fn a_message_in_two_logs_reaches_the_second_ones_agent_though_a_kill_came_betwee
             let bodies = operator.bodies(&format!("inbox/{agent}.jsonl"));
             assert_eq!(bodies.iter().filter(|body| *body == "twice").count(), 1, "{agent}, {loss}");
         }
+    }
+}
+
+#[test]
+fn an_ack_without_its_event_comes_after_its_proposal_without_one() {
+    // alice's logs stand before bob's in every listing.
+    for (proposal, ack) in
+        [("bob_to_alice.jsonl", "alice_to_bob.jsonl"), ("inbox/alice.jsonl", "outbox/alice.jsonl")]
+    {
+        let fixture = five();
+        let operator = Faulty::mount_on(&fixture, &["events.jsonl"], "pwrite64:error=ENOSPC:when=1+", &[]);
+        operator
+            .bash(&format!(
+                r#"sign bob '{{"type":"proposal","subject":"p","body":"b","to":["alice"],"correlation_id":"c"}}' >> {proposal}
+                sign alice '{{"type":"ack","subject":"Re: p","body":"yes","to":["bob"],"correlation_id":"c"}}' >> {ack}"#
+            ))
+            .ok();
+        assert_eq!(lines(&fixture, "decisions.jsonl").len(), 0, "it waits for the acks' events");
+        fixture.kill_daemon();
+        operator.take_dead();
+        let operator = recover(&fixture);
+        assert_eq!(operator.lines("decisions.jsonl").len(), 1, "{ack}");
+        let shown: Value = serde_json::from_str(&fixture.baton(&["decisions", "--json"]).ok()).unwrap();
+        assert_eq!(
+            (shown["decided"].as_array().unwrap().len(), &shown["open"]),
+            (1, &serde_json::json!([])),
+            "{ack}"
+        );
     }
 }
 

@@ -272,6 +272,11 @@ proptest! {
             let incidents = mine.clone().filter(|(_, message, _)| message.message_type == "incident");
             let kind = KINDS.get(*kind).copied().unwrap_or("heartbeat");
             let over = mine.count() >= 12 || kind == "incident" && incidents.count() >= 2;
+            if kind == "incident" && to.iter().all(|n| agent(NAMES[*n]) == from) {
+                // Nobody else would get it: that comes before any limit.
+                prop_assert!(matches!(verdict, Err(Some(Rule::Recipient))));
+                continue;
+            }
             match verdict {
                 Ok(_) => prop_assert!(!over),
                 Err(Some(rule)) if rule != Rule::SafeMode => prop_assert_eq!(over, rule == Rule::Rate),
