@@ -287,6 +287,12 @@ fn a_first_contact_is_pinned_from_its_card_and_never_with_another_key() {
     dave.refuses(&announce(&home, &impostor), REJECTED, "unknown-key");
     assert!(fixture.entry("dave").is_null());
 
+    // A write is all or nothing, and so is what its card does.
+    let with_another = announce(&home, &home)
+        .replace("echo \"$l\" >> ", "printf '%s\\n{}\\n' \"$l\" > $SCRATCH/w; cat $SCRATCH/w >> ");
+    dave.refuses(&with_another, "Bad message", "schema");
+    assert!(fixture.entry("dave").is_null());
+
     dave.bash(&announce(&home, &home)).ok();
     assert_eq!(fixture.tier("dave"), "UNTRUSTED");
     dave.bash(&say(heartbeat)).ok();
