@@ -1,7 +1,7 @@
 //! What the operator asks about credentials: which slots there are, to accept refused bytes, to switch.
 
-use super::files::change::{Accepted, Change, Live};
-use super::files::profile::{Profile, login};
+use super::files::guard::change::{Accepted, Change, Live};
+use super::files::guard::profile::{Profile, login};
 use super::{Actor, Exchange};
 use crate::rules::credential::{SlotName, check_fresh};
 use crate::wire::time::Timestamp;

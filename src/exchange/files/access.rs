@@ -3,8 +3,8 @@
 //! The kernel does not check for us (no `default_permissions`), because an entitled agent uses a
 //! profile's slots whoever owns their files.
 
+use super::guard::profile::Profile;
 use super::nodes::{Node, Plain};
-use super::profile::Profile;
 use super::{FileId, Files, process};
 use crate::exchange::{Actor, Attempt, Caller, Denied, Outcome};
 use crate::rules::{Refusal, Rule};

@@ -1,18 +1,14 @@
 //! Ordinary files under credentials/, and the guard around slots and live links.
 //!
 //! Ordinary files behave as they do on the disk below. In a profile's top directory the names that
-//! [`crate::rules::credential::GuardedName`] knows are guarded: see `guard` and `slot`.
+//! [`crate::rules::credential::GuardedName`] knows are guarded: see [`guard`].
 
 mod access;
-pub(in crate::exchange) mod change;
 mod fd;
-mod guard;
+pub(in crate::exchange) mod guard;
 mod nodes;
 mod ordinary;
 mod process;
-pub(in crate::exchange) mod profile;
-mod refresh_lock;
-mod slot;
 
 #[cfg(test)]
 mod tests;
@@ -25,13 +21,13 @@ use crate::rules::credential::GuardedName;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
-use change::Change;
+use guard::change::Change;
 use guard::guarded;
+use guard::profile::Profile;
+use guard::slot::SlotWriter;
 use nodes::{Node, Nodes, Plain, ROOT};
-use profile::Profile;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Map, Value};
-use slot::SlotWriter;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

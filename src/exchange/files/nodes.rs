@@ -5,7 +5,7 @@
 //! gives it another inode.
 
 use super::fd::{self, FileKey};
-use super::profile::Profile;
+use super::guard::profile::Profile;
 use super::{FileEntry, FileId};
 use crate::exchange::{Attr, Denied, Outcome};
 use crate::rules::credential::SlotName;

@@ -3,9 +3,9 @@
 use super::access::{self, Operation, SEARCH, WRITE};
 use super::fd::{self, FileKey};
 use super::guard::guarded;
+use super::guard::profile::{HALF_MADE, Profile};
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
-use super::profile::{HALF_MADE, Profile};
 use super::{DirEntry, FileEntry, Files, Office, OpenFile, Opened, SetAttr, wanted};
 use crate::exchange::{Attempt, Attr, Caller, Denied, NodeKind, Outcome};
 use crate::rules::credential::{GuardedName, LIVE_LINK, REFRESH_LOCK};

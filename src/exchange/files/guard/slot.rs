@@ -2,9 +2,10 @@
 //! rule accepts; only then do readers see it.
 
 use super::change::{Change, Fault, Grounds, Submission};
-use super::process::Process;
 use super::profile::Profile;
-use super::{Files, guard};
+use super::too_long;
+use crate::exchange::files::Files;
+use crate::exchange::files::process::Process;
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
 use crate::rules::credential::{MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
@@ -14,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 
 /// One open(2) of a slot for writing.
-pub(super) struct SlotWriter {
+pub(in crate::exchange::files) struct SlotWriter {
     pub profile: Arc<Profile>,
     pub slot: SlotName,
     /// Opened as `.credentials.json` in a profile that has no login yet.
@@ -117,7 +118,7 @@ impl Files {
     ///
     /// # Errors
     /// `identity`, `size`.
-    pub(super) fn write_slot(
+    pub(in crate::exchange::files) fn write_slot(
         &self,
         caller: &Caller,
         writer: &SlotWriter,
@@ -143,7 +144,12 @@ impl Files {
     ///
     /// # Errors
     /// `identity`, `size`.
-    pub(super) fn truncate_slot(&self, caller: &Caller, writer: &SlotWriter, len: u64) -> Outcome<()> {
+    pub(in crate::exchange::files) fn truncate_slot(
+        &self,
+        caller: &Caller,
+        writer: &SlotWriter,
+        len: u64,
+    ) -> Outcome<()> {
         let process = Process::of(caller.pid);
         let Some(len) = usize::try_from(len).ok().filter(|len| *len <= MAX_CREDENTIAL_BYTES) else {
             return Err(self.too_long(caller, "truncate", &writer.profile, &writer.slot, &[]));
@@ -221,7 +227,7 @@ impl Files {
     ///
     /// # Errors
     /// `partial`.
-    pub(super) fn flush_slot(&self, caller: &Caller, writer: &SlotWriter) -> Outcome<()> {
+    pub(in crate::exchange::files) fn flush_slot(&self, caller: &Caller, writer: &SlotWriter) -> Outcome<()> {
         // A shell's redirection closes a copy before the first write, and its children close theirs.
         let by = Process::of(caller.pid).map_or(caller.pid, |process| process.tgid);
         let draft = writer.draft.lock();
@@ -232,7 +238,7 @@ impl Files {
     }
 
     /// The last close: what is still incomplete is refused.
-    pub(super) fn release_slot(&self, writer: &SlotWriter) {
+    pub(in crate::exchange::files) fn release_slot(&self, writer: &SlotWriter) {
         let mut draft = writer.draft.lock();
         if !draft.pending {
             return;
@@ -256,7 +262,7 @@ impl Files {
     }
 
     /// Refuses a credential over [`MAX_CREDENTIAL_BYTES`].
-    pub(super) fn too_long(
+    pub(in crate::exchange::files) fn too_long(
         &self,
         caller: &Caller,
         operation: &'static str,
@@ -265,6 +271,6 @@ impl Files {
         bytes: &[u8],
     ) -> Denied {
         let path = profile.slot_path(slot);
-        self.refuse(caller, Attempt { operation, path: &path, bytes }, guard::too_long())
+        self.refuse(caller, Attempt { operation, path: &path, bytes }, too_long())
     }
 }

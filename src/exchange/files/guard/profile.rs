@@ -1,10 +1,10 @@
 //! One profile on disk: its slots and its live link. What the guard decides is committed here.
 
 use super::change::{Accepted, Change, Fault, Grounds, Live, Note, Submission};
-use super::fd::{self, FileKey};
 use super::refresh_lock::Holder;
 use crate::exchange::config::ProfileConfig;
 use crate::exchange::events::Event;
+use crate::exchange::files::fd::{self, FileKey};
 use crate::rules::credential::{
     self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict, Witness,
 };
@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How the names of a half-made slot or link begin. Hidden from the tree, swept at the next start.
-pub(super) const HALF_MADE: &str = ".baton-half-made.";
+pub(in crate::exchange::files) const HALF_MADE: &str = ".baton-half-made.";
 
 /// Names of events, which a start reads again.
-pub(super) const SWITCHED: &str = "credential-switched";
-pub(super) const UNLINKED: &str = "credential-unlinked";
-pub(super) const REMOVED: &str = "credential-removed";
+pub(in crate::exchange::files) const SWITCHED: &str = "credential-switched";
+pub(in crate::exchange::files) const UNLINKED: &str = "credential-unlinked";
+pub(in crate::exchange::files) const REMOVED: &str = "credential-removed";
 
 fn is_half_made(name: &str) -> bool {
     name.starts_with(HALF_MADE) && !name.contains('/')
@@ -52,11 +52,11 @@ struct Seen {
 pub(in crate::exchange) struct Profile {
     pub name: String,
     pub config: ProfileConfig,
-    pub(super) dir: Arc<File>,
-    pub(super) key: FileKey,
+    pub(in crate::exchange::files) dir: Arc<File>,
+    pub(in crate::exchange::files) key: FileKey,
     /// Held while a slot or the live link is replaced.
     commit: Mutex<()>,
-    pub(super) refresh_holder: Mutex<Option<Holder>>,
+    pub(in crate::exchange::files) refresh_holder: Mutex<Option<Holder>>,
     last: Mutex<BTreeMap<SlotName, LastVerdict>>,
     next_half_made: AtomicU64,
 }
@@ -64,7 +64,7 @@ pub(in crate::exchange) struct Profile {
 impl Profile {
     /// Opens `credentials/<name>/`, making it if it is missing, and removes what a crash left half made.
     /// `recent`: the events since the last checkpoint; what they tell of is finished first.
-    pub(super) fn open(
+    pub(in crate::exchange::files) fn open(
         credentials: &File,
         name: &str,
         config: ProfileConfig,
@@ -181,7 +181,7 @@ impl Profile {
     }
 
     /// A handle to a slot's file; `None` where no regular file has its name.
-    pub(super) fn slot_handle(&self, slot: &SlotName) -> io::Result<Option<File>> {
+    pub(in crate::exchange::files) fn slot_handle(&self, slot: &SlotName) -> io::Result<Option<File>> {
         let handle = fd::find(&self.dir, OsStr::new(&slot.file_name()))?;
         Ok(match handle {
             Some(handle) if handle.metadata()?.is_file() => Some(handle),
@@ -190,7 +190,7 @@ impl Profile {
     }
 
     /// A slot's file, for reading.
-    pub(super) fn slot_file(&self, slot: &SlotName) -> io::Result<Option<File>> {
+    pub(in crate::exchange::files) fn slot_file(&self, slot: &SlotName) -> io::Result<Option<File>> {
         self.slot_handle(slot)?.map(|handle| fd::reopen(&handle, OFlags::RDONLY)).transpose()
     }
 
@@ -298,7 +298,7 @@ impl Profile {
     }
 
     /// Whether a login may become the profile's first: no link, no slot.
-    pub(super) fn check_unused(&self) -> Result<(), Fault> {
+    pub(in crate::exchange::files) fn check_unused(&self) -> Result<(), Fault> {
         if self.live()? == Live::Absent && self.slots()?.is_empty() {
             return Ok(());
         }
@@ -306,7 +306,7 @@ impl Profile {
     }
 
     /// The sentence for a write through a live link that selects no slot.
-    pub(super) fn switch_first(&self) -> String {
+    pub(in crate::exchange::files) fn switch_first(&self) -> String {
         format!(
             "{} selects no slot, so it is not known whose login this is. Switch first: \
              ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}, then write again.",
@@ -411,7 +411,7 @@ impl Profile {
 
     /// Removes a slot that is not live; `keep` gets its bytes before they go, and says where they are.
     /// Returns whether there was such a slot.
-    pub(super) fn remove(
+    pub(in crate::exchange::files) fn remove(
         &self,
         slot: &SlotName,
         keep: impl Fn(&[u8]) -> io::Result<String>,
@@ -440,7 +440,7 @@ impl Profile {
 
     /// Takes in a login that lies where the live link belongs, as a program left it before there was a
     /// guard: it becomes the first slot. `None` where there is nothing to take in.
-    pub(super) fn take_in(
+    pub(in crate::exchange::files) fn take_in(
         &self,
         as_root: bool,
         now: Timestamp,
@@ -481,7 +481,7 @@ pub(in crate::exchange) fn login(bytes: &[u8]) -> Option<Credential> {
 }
 
 /// At most one byte more than a credential may have, so that the caller sees what is too long.
-pub(super) fn read_up_to_limit(file: &File) -> io::Result<Vec<u8>> {
+pub(in crate::exchange::files) fn read_up_to_limit(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_CREDENTIAL_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -1,8 +1,8 @@
 //! The lock directory that a program makes while it refreshes a login, and who is a witness of it.
 
-use super::fd::{self, FileKey};
-use super::process::Process;
 use super::profile::Profile;
+use crate::exchange::files::fd::{self, FileKey};
+use crate::exchange::files::process::Process;
 use crate::rules::credential::{REFRESH_LOCK, REFRESH_LOCK_SECONDS, Witness};
 use crate::wire::time::Timestamp;
 use std::ffi::OsStr;
@@ -26,14 +26,14 @@ impl RefreshLock {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Holder {
+pub(in crate::exchange::files) struct Holder {
     process: Process,
     lock: FileKey,
 }
 
 impl Profile {
     /// Notes who made the refresh lock.
-    pub(super) fn lock_taken(&self, process: Option<Process>, lock: &Metadata) {
+    pub(in crate::exchange::files) fn lock_taken(&self, process: Option<Process>, lock: &Metadata) {
         *self.refresh_holder.lock() = process.map(|process| Holder { process, lock: FileKey::of(lock) });
     }
 
@@ -53,7 +53,11 @@ impl Profile {
     }
 
     /// Whether a process takes part in a refresh that is under way.
-    pub(super) fn witness(&self, process: Option<Process>, now: Timestamp) -> io::Result<Witness> {
+    pub(in crate::exchange::files) fn witness(
+        &self,
+        process: Option<Process>,
+        now: Timestamp,
+    ) -> io::Result<Witness> {
         let holder = match self.refresh_lock(now)? {
             Some(lock) if !lock.is_stale() => lock.holder,
             _ => None,

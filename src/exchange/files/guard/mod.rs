@@ -1,19 +1,24 @@
 //! The guard around slots and live links: what becomes of each operation on a guarded name.
 
-use super::access::Operation;
-use super::change::{Accepted, Change, Fault, Grounds, Live, Submission};
-use super::fd;
-use super::nodes::{Node, Plain, SlotNode};
-use super::process::Process;
-use super::profile::{Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit};
-use super::slot::SlotWriter;
-use super::{FileEntry, Files, OpenFile, Opened, SetAttr};
+pub(in crate::exchange) mod change;
+pub(in crate::exchange) mod profile;
+mod refresh_lock;
+pub(super) mod slot;
+
 use crate::exchange::events::members;
+use crate::exchange::files::access::Operation;
+use crate::exchange::files::fd;
+use crate::exchange::files::nodes::{Node, Plain, SlotNode};
+use crate::exchange::files::process::Process;
+use crate::exchange::files::{FileEntry, Files, OpenFile, Opened, SetAttr};
 use crate::exchange::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
 use crate::rules::credential::{self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName, Verdict};
 use crate::rules::{Refusal, Rule};
 use crate::wire::time::Timestamp;
+use change::{Accepted, Change, Fault, Grounds, Live, Submission};
+use profile::{Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit};
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use slot::SlotWriter;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -25,7 +30,7 @@ use std::time::{Duration, UNIX_EPOCH};
 const WHOLE_FILE: &str = "Write the whole file, in place or by a temp file renamed over it.";
 
 /// A credential over [`MAX_CREDENTIAL_BYTES`].
-pub(super) fn too_long() -> Refusal {
+pub(in crate::exchange::files) fn too_long() -> Refusal {
     Refusal::new(
         Rule::Size,
         format!("A credential has at most {MAX_CREDENTIAL_BYTES} bytes. Write only the login."),
@@ -33,7 +38,10 @@ pub(super) fn too_long() -> Refusal {
 }
 
 /// What a name in a directory is guarded as, and where.
-pub(super) fn guarded<'a>(dir: &'a Plain, name: &OsStr) -> Option<(&'a Arc<Profile>, GuardedName)> {
+pub(in crate::exchange::files) fn guarded<'a>(
+    dir: &'a Plain,
+    name: &OsStr,
+) -> Option<(&'a Arc<Profile>, GuardedName)> {
     let profile = dir.top()?;
     Some((profile, GuardedName::of(name.as_bytes())?))
 }
@@ -48,7 +56,7 @@ fn guarded_path(profile: &Profile, name: &GuardedName) -> String {
 
 impl Files {
     /// Refuses as `identity`.
-    pub(super) fn refuse_identity(
+    pub(in crate::exchange::files) fn refuse_identity(
         &self,
         caller: &Caller,
         operation: &'static str,
@@ -125,8 +133,13 @@ impl Files {
     }
 
     /// open(2) of a slot.
-    pub(super) fn open_slot(&self, caller: &Caller, node: &SlotNode, flags: OFlags) -> Outcome<OpenFile> {
-        let (read, write) = super::wanted(flags);
+    pub(in crate::exchange::files) fn open_slot(
+        &self,
+        caller: &Caller,
+        node: &SlotNode,
+        flags: OFlags,
+    ) -> Outcome<OpenFile> {
+        let (read, write) = crate::exchange::files::wanted(flags);
         let operation = Operation { name: "open", node: &Node::Slot(node.clone()), child: None };
         let standing = self.standing(caller, &operation, write != 0)?;
         let file = node.profile.slot_file(&node.slot)?.ok_or_else(|| Denied::os(libc::ENOENT))?;
@@ -145,7 +158,7 @@ impl Files {
     }
 
     /// O_CREAT of a guarded name that does not exist: it is not seen before it holds a login.
-    pub(super) fn create_guarded(
+    pub(in crate::exchange::files) fn create_guarded(
         &self,
         caller: &Caller,
         profile: &Arc<Profile>,
@@ -197,7 +210,7 @@ impl Files {
     }
 
     /// chmod, chown, truncate, utimensat of a slot.
-    pub(super) fn set_slot_attr(
+    pub(in crate::exchange::files) fn set_slot_attr(
         &self,
         caller: &Caller,
         node: &SlotNode,
@@ -250,7 +263,7 @@ impl Files {
     }
 
     /// unlink(2) of a guarded name. `None`: there is only an ordinary file of that name.
-    pub(super) fn unlink_guarded(
+    pub(in crate::exchange::files) fn unlink_guarded(
         &self,
         caller: &Caller,
         profile: &Arc<Profile>,
@@ -288,7 +301,7 @@ impl Files {
     }
 
     /// Points the live link at a slot by `perform`: symlink(2) of the link, or rename(2) of a symlink over it.
-    pub(super) fn switch_by(
+    pub(in crate::exchange::files) fn switch_by(
         &self,
         caller: &Caller,
         operation: &'static str,
@@ -317,7 +330,7 @@ impl Files {
     }
 
     /// rename(2) where a name is guarded. `None`: only ordinary files are involved.
-    pub(super) fn rename_guarded(
+    pub(in crate::exchange::files) fn rename_guarded(
         &self,
         caller: &Caller,
         (dir, name): (&Plain, &OsStr),
