@@ -118,7 +118,7 @@ fn run_with(
         }
         CredentialsCommand::Switch(SwitchArgs { slot, profile, json, .. }) => {
             let profile = named_or_only(profile, call)?;
-            let done = call(OperatorRequest::CredentialsSwitch { profile, slot })?;
+            let done = call(OperatorRequest::CredentialsSwitch { profile, slot, even_if_expired: false })?;
             if json {
                 return output::write_json(out, &done);
             }
@@ -232,7 +232,7 @@ mod tests {
         let (result, asked) = answered(&["switch", "work"], json!([{"profile": "claude"}]));
         assert_eq!(result.unwrap(), "claude uses slot work now, login 0123456789ab\n");
         assert!(
-            matches!(&asked[1], OperatorRequest::CredentialsSwitch { profile, slot } if profile == "claude" && slot == "work")
+            matches!(&asked[1], OperatorRequest::CredentialsSwitch { profile, slot, .. } if profile == "claude" && slot == "work")
         );
     }
 

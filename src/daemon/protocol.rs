@@ -133,7 +133,11 @@ mod tests {
             },
             Request::Stop,
             Request::Operate {
-                operation: OperatorRequest::CredentialsSwitch { profile: "p".into(), slot: "s".into() },
+                operation: OperatorRequest::CredentialsSwitch {
+                    profile: "p".into(),
+                    slot: "s".into(),
+                    even_if_expired: true,
+                },
             },
         ];
         for request in requests {

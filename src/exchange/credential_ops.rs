@@ -1,7 +1,7 @@
 //! What the operator asks about credentials: which slots there are, to accept refused bytes, to switch.
 
 use super::files::guard::change::{Accepted, Change, Live};
-use super::files::guard::profile::{Profile, login};
+use super::files::guard::profile::Profile;
 use super::{Actor, Exchange};
 use crate::rules::credential::{SlotName, check_fresh};
 use crate::wire::time::Timestamp;
@@ -32,7 +32,7 @@ impl Exchange {
         quarantine: Option<&str>,
     ) -> Result<Value, String> {
         let profile = self.profile(profile)?;
-        let slot = slot_name(slot)?;
+        let slot = slot_name(profile, slot)?;
         let id = match quarantine {
             Some(id) => Path::new(id).file_name().and_then(|id| id.to_str()).unwrap_or_default().to_owned(),
             None => self.newest_refused(&profile.slot_path(&slot))?.ok_or_else(|| {
@@ -52,24 +52,32 @@ impl Exchange {
             "profile": profile.name,
             "slot": slot.as_str(),
             "quarantine": id,
-            "fingerprint": credential.fingerprint.to_string(),
-            "expires_at": expires_at(credential.expires_at_ms),
+            "account": credential.account(),
+            "fingerprint": credential.fingerprint.as_ref().map(ToString::to_string),
+            "expires_at": credential.expires_at_ms.map(expires_at),
             "changed": changed,
         }))
     }
 
     /// Points the live link at a slot, under the rule that agents switch by.
-    pub(super) fn credentials_switch(&self, profile: &str, slot: &str) -> Result<Value, String> {
+    pub(super) fn credentials_switch(
+        &self,
+        profile: &str,
+        slot: &str,
+        even_if_expired: bool,
+    ) -> Result<Value, String> {
         let profile = self.profile(profile)?;
-        let slot = slot_name(slot)?;
+        let slot = slot_name(profile, slot)?;
         let note = |change: &Change<'_>| self.files().note(&Actor::Operator, profile, change);
-        let credential =
-            profile.switch(&slot, self.now(), || profile.relink(&slot), &note).map_err(String::from)?;
+        let credential = profile
+            .switch(&slot, self.now(), even_if_expired, || profile.relink(&slot), &note)
+            .map_err(String::from)?;
         Ok(json!({
             "profile": profile.name,
             "slot": slot.as_str(),
-            "fingerprint": credential.fingerprint.to_string(),
-            "expires_at": expires_at(credential.expires_at_ms),
+            "account": credential.account(),
+            "fingerprint": credential.fingerprint.as_ref().map(ToString::to_string),
+            "expires_at": credential.expires_at_ms.map(expires_at),
         }))
     }
 
@@ -109,8 +117,9 @@ impl Exchange {
     }
 }
 
-fn slot_name(text: &str) -> Result<SlotName, String> {
-    let bare = text.strip_prefix(".credentials.json.").unwrap_or(text);
+fn slot_name(profile: &Profile, text: &str) -> Result<SlotName, String> {
+    let live = text.strip_prefix(profile.live_name());
+    let bare = live.and_then(|rest| rest.strip_prefix('.')).unwrap_or(text);
     SlotName::parse(bare).ok_or_else(|| {
         format!("{text:?} is no slot name: it must match [A-Za-z0-9][A-Za-z0-9@_+-]* and not be tmp, bak, lock, new, swp.")
     })
@@ -126,15 +135,18 @@ fn status_of(profile: &Profile, now: Timestamp) -> Result<Value, String> {
     let mut slots = Vec::new();
     for slot in profile.slots().map_err(failed)? {
         let credential = match profile.slot_bytes(&slot) {
-            Ok(bytes) => login(&bytes.unwrap_or_default()).ok_or("it holds no readable login".to_owned()),
+            Ok(bytes) => {
+                profile.login(&bytes.unwrap_or_default()).ok_or("it holds no readable login".to_owned())
+            }
             Err(e) => Err(e.to_string()),
         };
         let known = credential.as_ref().ok();
         slots.push(json!({
             "slot": slot.as_str(),
             "live": live == Live::To(slot.clone()),
-            "fingerprint": known.map(|known| known.fingerprint.to_string()),
-            "expires_at": known.map(|known| expires_at(known.expires_at_ms)),
+            "account": known.and_then(|known| known.account()),
+            "fingerprint": known.and_then(|known| known.fingerprint.as_ref()).map(ToString::to_string),
+            "expires_at": known.and_then(|known| known.expires_at_ms).map(expires_at),
             "fresh": known.is_some_and(|known| check_fresh(profile.slot_ref(&slot), known, now).is_ok()),
             "last_verdict": profile.last_verdict(&slot).map(|last| json!({"verdict": last.name, "at": last.at.to_string()})),
             "problem": credential.as_ref().err(),
@@ -216,7 +228,11 @@ mod tests {
     }
 
     fn switch(exchange: &Exchange, slot: &str) -> Result<Value, String> {
-        exchange.operate(OperatorRequest::CredentialsSwitch { profile: "claude".into(), slot: slot.into() })
+        exchange.operate(OperatorRequest::CredentialsSwitch {
+            profile: "claude".into(),
+            slot: slot.into(),
+            even_if_expired: false,
+        })
     }
 
     fn status(exchange: &Exchange) -> Value {

@@ -450,6 +450,9 @@ impl Drop for Exchange {
     }
 }
 
+/// Where what an `identity_command` said is kept.
+const ACCOUNTS: &str = "private/accounts";
+
 impl files::Office for Exchange {
     fn actor(&self, caller: &Caller) -> Actor {
         self.actor(caller)
@@ -462,6 +465,17 @@ impl files::Office for Exchange {
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)
+    }
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()> {
+        self.store.make_dir(ACCOUNTS, 0o700)?;
+        self.store.replace(&format!("{ACCOUNTS}/{profile}.json"), text, 0o600)
+    }
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(self.layout.tree(&format!("{ACCOUNTS}/{profile}.json"))) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
     fn event(
         &self,

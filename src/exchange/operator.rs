@@ -113,6 +113,9 @@ pub enum OperatorRequest {
         profile: String,
         /// Slot name.
         slot: String,
+        /// Also where its login has expired: its refresh token may live.
+        #[serde(default)]
+        even_if_expired: bool,
     },
     /// Shows the decisions, and how every proposal stands that is none.
     DecisionsList,
@@ -159,7 +162,9 @@ impl Exchange {
             OperatorRequest::CredentialsAdopt { profile, slot, quarantine } => {
                 self.credentials_adopt(&profile, &slot, quarantine.as_deref())
             }
-            OperatorRequest::CredentialsSwitch { profile, slot } => self.credentials_switch(&profile, &slot),
+            OperatorRequest::CredentialsSwitch { profile, slot, even_if_expired } => {
+                self.credentials_switch(&profile, &slot, even_if_expired)
+            }
             OperatorRequest::DecisionsList => self.list_decisions(),
             OperatorRequest::Settle { id, accept } => self.settle_proposal(&id, accept),
             OperatorRequest::SafeModeStatus => Ok(self.safe_mode_status()),

@@ -50,6 +50,16 @@ pub trait Office: Send + Sync {
     /// # Errors
     /// The disk's; the bytes are then not kept.
     fn keep(&self, bytes: &[u8]) -> io::Result<String>;
+    /// Keeps a profile's private knowledge over a restart, in place of what was kept before.
+    ///
+    /// # Errors
+    /// The disk's; what was kept before stands then.
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()>;
+    /// What [`Office::remember`] kept of a profile last.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>>;
     /// Appends an event, on disk where that was asked for.
     ///
     /// # Errors
@@ -183,6 +193,7 @@ impl Files {
             as_root: rustix::process::geteuid().is_root(),
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
+        files.recall_accounts(recent)?;
         files.take_in_logins();
         Ok(files)
     }
@@ -195,7 +206,7 @@ impl Files {
                 Ok(_) => {}
                 Err(fault) => {
                     let (profile, why) = (&profile.name, String::from(fault));
-                    tracing::warn!(profile, why, "the login in .credentials.json was not taken in");
+                    tracing::warn!(profile, why, "the login that lies under the live name was not taken in");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use super::access::{self, Operation, SEARCH, WRITE};
 use super::fd::{self, FileKey};
+use super::guard::change::Live;
 use super::guard::profile::Profile;
 use super::guard::{LoginName, guarded};
 use super::nodes::{Node, Plain, SlotNode};
@@ -137,9 +138,15 @@ impl Files {
         }
         let Some(handle) = fd::find(&dir.handle, name)? else { return Ok(None) };
         let metadata = handle.metadata()?;
-        let attr = fd::attr(&metadata);
+        let mut attr = fd::attr(&metadata);
         let node = match guarded(dir, name) {
             Some((profile, LoginName::Slot(slot))) if metadata.is_file() => {
+                Node::Slot(SlotNode::new(profile.clone(), slot, attr))
+            }
+            Some((profile, LoginName::Live)) if metadata.is_symlink() && profile.shows_a_file() => {
+                let Live::To(slot) = profile.live()? else { return Ok(None) };
+                let Some(handle) = profile.slot_handle(&slot)? else { return Ok(None) };
+                attr = fd::attr(&handle.metadata()?);
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
             _ => Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone())),
@@ -167,6 +174,12 @@ impl Files {
                     None => continue,
                 },
                 _ => NodeKind::Other,
+            };
+            let kind = match guarded(dir, &name) {
+                Some((profile, LoginName::Live)) if kind == NodeKind::Symlink && profile.shows_a_file() => {
+                    NodeKind::File
+                }
+                _ => kind,
             };
             entries.push(DirEntry { name, kind, ino: entry.ino() });
         }

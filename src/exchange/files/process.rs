@@ -22,6 +22,27 @@ impl Process {
     }
 }
 
+/// Whether a thread, whose uid is given, is being ended by a signal: then what its process has written so far is all
+/// that it will write, whole or not. Where the kernel does not let us see how a process ends, it counts as killed.
+pub(super) fn is_killed(tid: u32, uid: u32) -> bool {
+    /// The flag of a thread that is on its way out (PF_EXITING).
+    const EXITING: u64 = 4;
+    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let field = |number: usize| -> Option<u64> {
+        // The first after the name is the third of all.
+        fields.split_ascii_whitespace().nth(number - 3)?.parse().ok()
+    };
+    let (Some(flags), Some(exit_code)) = (field(9), field(52)) else { return false };
+    if flags & EXITING == 0 {
+        return false;
+    }
+    // Of another user's process the kernel shows an exit code of 0 unless we are root.
+    let own = rustix::process::geteuid();
+    let is_shown = own.is_root() || own.as_raw() == uid;
+    !is_shown || exit_code & 0x7f != 0
+}
+
 /// The supplementary groups of a thread; none where they are unknown.
 pub(super) fn groups(tid: u32) -> Vec<u32> {
     status_field(tid, "Groups:")

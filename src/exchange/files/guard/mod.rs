@@ -1,9 +1,11 @@
 //! The guard around slots and live links: what becomes of each operation on a guarded name.
 
+mod accounts;
 pub(in crate::exchange) mod change;
 pub(in crate::exchange) mod profile;
 mod refresh_lock;
 pub(super) mod slot;
+mod start;
 
 use crate::exchange::events::members;
 use crate::exchange::files::access::Operation;
@@ -26,6 +28,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+use zeroize::Zeroizing;
 
 const WHOLE_FILE: &str = "Write the whole file, in place or by a temp file renamed over it.";
 
@@ -93,9 +96,25 @@ impl Files {
         let now = self.office_io()?.now();
         let dir = profile.dir.metadata()?;
         let owner = self.as_root.then_some((dir.uid(), dir.gid()));
-        let note = |change: &Change<'_>| self.note(&Actor::Operator, profile, change);
-        let grounds = Grounds::Adopted;
-        profile.submit(Submission { slot, bytes, grounds, owner, link_first: false, now }, &note)
+        let account = self.ask_account(profile, slot, bytes);
+        let (account, grounds) = (account.as_deref(), Grounds::Adopted);
+        let submission = Submission { slot, bytes, account, grounds, owner, link_first: false, now };
+        self.submit(&Actor::Operator, profile, submission)
+    }
+
+    /// Submits bytes for a slot, and keeps what is known of their account.
+    pub(in crate::exchange::files) fn submit(
+        &self,
+        by: &Actor,
+        profile: &Profile,
+        submission: Submission<'_>,
+    ) -> Result<Accepted, Fault> {
+        let note = |change: &Change<'_>| self.note(by, profile, change);
+        let accepted = profile.submit(submission, &note)?;
+        if submission.account.is_some() {
+            self.keep_accounts(profile);
+        }
+        Ok(accepted)
     }
 
     /// Writes a change's event, on disk where that was asked for: never a token, never a whole hash.
@@ -124,9 +143,14 @@ impl Files {
             "profile": profile.name.as_str(), "slot": slot.as_str(), "by": by.to_string(),
         };
         if let Some(credential) = credential {
-            let expires = Timestamp(credential.expires_at_ms.saturating_mul(1000));
-            fields.insert("fingerprint".to_owned(), credential.fingerprint.to_string().into());
-            fields.insert("expires_at".to_owned(), expires.to_string().into());
+            if let Some(fingerprint) = &credential.fingerprint {
+                fields.insert("fingerprint".to_owned(), fingerprint.to_string().into());
+            }
+            accounts::tell(credential, &mut fields);
+            if let Some(ms) = credential.expires_at_ms {
+                let expires = Timestamp(ms.saturating_mul(1000));
+                fields.insert("expires_at".to_owned(), expires.to_string().into());
+            }
         }
         match change {
             Change::Goes { quarantine, .. } => {
@@ -162,7 +186,7 @@ impl Files {
         }
         let present = read_up_to_limit(&file)?;
         let emptied = flags.contains(OFlags::TRUNC) && !present.is_empty();
-        let bytes = if emptied { Vec::new() } else { present };
+        let bytes = if emptied { Zeroizing::default() } else { present };
         let (profile, slot) = (node.profile.clone(), node.slot.clone());
         let writer = SlotWriter::new(profile, slot, false, caller, bytes, emptied);
         Ok(OpenFile { opened: Opened::SlotWriter(writer) })
@@ -187,6 +211,8 @@ impl Files {
                         return Err(self.refuse(caller, attempt, refusal));
                     }
                 },
+                // Agents see no link here, so it is not the kernel that follows it.
+                Live::To(slot) if profile.shows_a_file() => (slot, false),
                 Live::To(_) | Live::Other => return Err(Denied::os(libc::EEXIST)),
             },
             LoginName::Slot(slot) => (slot, false),
@@ -215,7 +241,8 @@ impl Files {
             mtime: time,
             ctime: time,
         };
-        let writer = SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Vec::new(), true);
+        let writer =
+            SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Zeroizing::default(), true);
         let node = SlotNode::new(profile.clone(), slot, attr);
         Ok((self.nodes.entry(Node::Slot(node), attr), OpenFile { opened: Opened::SlotWriter(writer) }))
     }
@@ -331,7 +358,7 @@ impl Files {
         let office = self.office()?;
         let by = office.actor(caller);
         let note = |change: &Change<'_>| self.note(&by, profile, change);
-        match profile.switch(&slot, office.now(), perform, &note) {
+        match profile.switch(&slot, office.now(), false, perform, &note) {
             Ok(_) => Ok(()),
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
             Err(Fault::Broke(refusal)) => {
@@ -449,10 +476,11 @@ impl Files {
         let now = self.office()?.now();
         let grounds = Grounds::Judged(profile.witness(Process::of(caller.pid), now)?);
         let by = self.office()?.actor(caller);
-        let note = |change: &Change<'_>| self.note(&by, profile, change);
         let owner = self.new_owner(caller);
-        let submission = Submission { slot: &slot, bytes: &bytes, grounds, owner, link_first, now };
-        match profile.submit(submission, &note) {
+        let account = self.ask_account(profile, &slot, &bytes);
+        let account = account.as_deref();
+        let submission = Submission { slot: &slot, bytes: &bytes, account, grounds, owner, link_first, now };
+        match self.submit(&by, profile, submission) {
             Ok(_) => Ok(()),
             Err(Fault::Broke(refusal)) => {
                 let path = profile.slot_path(&slot);
