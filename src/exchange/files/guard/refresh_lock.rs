@@ -5,7 +5,7 @@
 use super::profile::Profile;
 use crate::exchange::files::fd::{self, FileKey};
 use crate::exchange::files::process::{self, Process};
-use crate::rules::credential::{REFRESH_LOCK, REFRESH_LOCK_SECONDS, Witness};
+use crate::rules::credential::{REFRESH_LOCK_SECONDS, Witness};
 use crate::wire::time::Timestamp;
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -74,7 +74,8 @@ impl Profile {
 
     /// The refresh lock, if it exists.
     pub fn refresh_lock(&self, now: Timestamp) -> io::Result<Option<RefreshLock>> {
-        let Some(handle) = fd::find(&self.dir, OsStr::new(REFRESH_LOCK))? else { return Ok(None) };
+        let Some(lock) = &self.config.format.lock else { return Ok(None) };
+        let Some(handle) = fd::find(&self.dir, OsStr::new(lock))? else { return Ok(None) };
         let metadata = handle.metadata()?;
         if !metadata.is_dir() {
             return Ok(None);
