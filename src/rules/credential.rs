@@ -2,15 +2,15 @@
 //! The evidence and its limits: PROTOCOLS section 5.
 
 use super::{Refusal, Rule};
-use crate::wire::credential::{Credential, CredentialFile};
+use crate::wire::credential::{Credential, CredentialFile, Format};
 use crate::wire::time::Timestamp;
 use std::fmt;
 
-/// The live link's name in a profile of the Claude format.
-pub const LIVE_LINK: &str = ".credentials.json";
+/// The file in a profile's top that tells of a refused login.
+pub const NOTICE: &str = "LOGIN-REFUSED.txt";
 
-/// The directory whose mkdir is the refresh lock of the Claude format.
-pub const REFRESH_LOCK: &str = ".oauth_refresh.lock";
+/// How the names of a half-made slot or link begin: the exchange's own, never shown.
+pub const HALF_MADE: &str = ".baton-half-made.";
 
 /// Seconds after its last touch at which a refresh lock no longer counts.
 pub const REFRESH_LOCK_SECONDS: i64 = 60;
@@ -44,10 +44,6 @@ impl SlotName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-    /// The slot's file: `.credentials.json.<slot>`.
-    pub fn file_name(&self) -> String {
-        format!("{LIVE_LINK}.{}", self.0)
-    }
 }
 
 impl fmt::Display for SlotName {
@@ -59,27 +55,66 @@ impl fmt::Display for SlotName {
 /// A name in a profile's top directory that is not an ordinary file's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuardedName {
-    /// `.credentials.json`
-    LiveLink,
-    /// `.credentials.json.<slot>`
+    /// The live file: a link or a file, as the format has it.
+    Live,
+    /// `<live>.<slot>`
     Slot(SlotName),
+    /// `<live>.<slot>.fingerprint.json`: which login the slot holds, for programs that manage slots.
+    Sidecar(SlotName),
+    /// [`NOTICE`]
+    Notice,
+}
+
+const SIDECAR: &str = ".fingerprint.json";
+
+impl Format {
+    /// A slot's file: `<live>.<slot>`.
+    pub fn slot_file(&self, slot: &SlotName) -> String {
+        format!("{}.{slot}", self.live)
+    }
+    /// A slot's sidecar: `<live>.<slot>.fingerprint.json`.
+    pub fn sidecar_file(&self, slot: &SlotName) -> String {
+        format!("{}.{slot}{SIDECAR}", self.live)
+    }
+    /// The command that selects a slot from a shell.
+    pub fn switch_command(&self, slot: &str) -> String {
+        format!("ln -sfn {0}.{slot} {0}", self.live)
+    }
 }
 
 impl GuardedName {
-    /// What a file name is, if it is guarded. Sidecars and temp files have a further dot, so they are not.
-    pub fn of(file_name: &[u8]) -> Option<Self> {
-        let rest = file_name.strip_prefix(LIVE_LINK.as_bytes())?;
+    /// What a file name is in a profile of this format, if it is guarded. Temp files have a further dot, so
+    /// they are not.
+    pub fn of(format: &Format, file_name: &[u8]) -> Option<Self> {
+        if file_name == NOTICE.as_bytes() {
+            return Some(GuardedName::Notice);
+        }
+        let rest = file_name.strip_prefix(format.live.as_bytes())?;
         if rest.is_empty() {
-            return Some(GuardedName::LiveLink);
+            return Some(GuardedName::Live);
         }
         let slot = std::str::from_utf8(rest.strip_prefix(b".")?).ok()?;
-        SlotName::parse(slot).map(GuardedName::Slot)
+        match slot.strip_suffix(SIDECAR) {
+            Some(slot) => SlotName::parse(slot).map(GuardedName::Sidecar),
+            None => SlotName::parse(slot).map(GuardedName::Slot),
+        }
+    }
+    /// The file name.
+    pub fn file_name(&self, format: &Format) -> String {
+        match self {
+            GuardedName::Live => format.live.clone(),
+            GuardedName::Slot(slot) => format.slot_file(slot),
+            GuardedName::Sidecar(slot) => format.sidecar_file(slot),
+            GuardedName::Notice => NOTICE.to_owned(),
+        }
     }
 }
 
 /// One slot of one profile, to word refusals.
 #[derive(Debug, Clone, Copy)]
 pub struct SlotRef<'a> {
+    /// The profile's format.
+    pub format: &'a Format,
     /// The profile's name.
     pub profile: &'a str,
     /// The slot.
@@ -179,7 +214,7 @@ pub fn judge(
     }
     refuse(format!(
         "Slot {name} holds login {was}; these bytes hold {is}, and no refresh was under way or due. Refresh under \
-         the {REFRESH_LOCK} lock, and keep another account in a slot of its own."
+         the program's lock, and keep another account in a slot of its own."
     ))
 }
 
@@ -209,19 +244,21 @@ pub fn check_fresh(slot: SlotRef<'_>, credential: &Credential, now: Timestamp) -
 /// The slot that a live link with this target would select.
 ///
 /// # Errors
-/// `identity` unless the target is `.credentials.json.<slot>` in the same directory (`./` is allowed).
-pub fn link_target(target: &[u8]) -> Result<SlotName, Refusal> {
+/// `identity` unless the target is `<live>.<slot>` in the same directory (`./` is allowed).
+pub fn link_target(format: &Format, target: &[u8]) -> Result<SlotName, Refusal> {
     let mut name = target;
     while let Some(rest) = name.strip_prefix(b"./") {
         name = rest;
     }
-    match GuardedName::of(name) {
+    match GuardedName::of(format, name) {
         Some(GuardedName::Slot(slot)) => Ok(slot),
         _ => Err(Refusal::new(
             Rule::Identity,
             format!(
-                "{LIVE_LINK} can only point at a slot beside it, not at {:?}: ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}",
-                String::from_utf8_lossy(target)
+                "{} can only point at a slot beside it, not at {:?}: {}",
+                format.live,
+                String::from_utf8_lossy(target),
+                format.switch_command("<slot>")
             ),
         )),
     }
@@ -247,7 +284,15 @@ mod tests {
         let slot = SlotName::first();
         let new = CredentialFile::Login(new.clone());
         let witness = Witness { holds_refresh_lock: lock };
-        judge(SlotRef { profile: "claude", slot: &slot }, old, &new, witness, NOW, strict).map_err(|r| r.rule)
+        judge(
+            SlotRef { format: &Format::claude(), profile: "claude", slot: &slot },
+            old,
+            &new,
+            witness,
+            NOW,
+            strict,
+        )
+        .map_err(|r| r.rule)
     }
 
     #[test]
@@ -283,7 +328,8 @@ mod tests {
     #[test]
     fn a_stub_never_enters_a_slot() {
         let slot = SlotName::first();
-        let at = SlotRef { profile: "claude", slot: &slot };
+        let format = Format::claude();
+        let at = SlotRef { format: &format, profile: "claude", slot: &slot };
         let held = Witness { holds_refresh_lock: true };
         assert!(judge(at, None, &CredentialFile::Stub, held, NOW, false).is_err());
         assert!(judge(at, Some(&login(1, -5)), &CredentialFile::Stub, held, NOW, false).is_err());
@@ -292,7 +338,8 @@ mod tests {
     #[test]
     fn an_identity_refusal_names_the_command_that_accepts_the_bytes() {
         let slot = SlotName::parse("work").unwrap();
-        let at = SlotRef { profile: "claude", slot: &slot };
+        let format = Format::claude();
+        let at = SlotRef { format: &format, profile: "claude", slot: &slot };
         let new = CredentialFile::Login(login(2, 7200));
         let refusal = judge(at, Some(&login(1, 3600)), &new, Witness::default(), NOW, false).unwrap_err();
         assert!(refusal.advice.contains("baton credentials adopt work --profile claude"), "{refusal}");
@@ -301,15 +348,19 @@ mod tests {
     #[test]
     fn fresh_means_more_than_the_grace_left() {
         let slot = SlotName::first();
-        let at = SlotRef { profile: "claude", slot: &slot };
+        let format = Format::claude();
+        let at = SlotRef { format: &format, profile: "claude", slot: &slot };
         assert!(check_fresh(at, &login(1, 301), NOW).is_ok());
         assert_eq!(check_fresh(at, &login(1, 300), NOW).unwrap_err().rule, Rule::StaleSlot);
     }
 
     #[test]
-    fn only_the_link_and_plain_slot_names_are_guarded() {
-        let slot = |name: &str| GuardedName::of(name.as_bytes());
-        assert_eq!(slot(".credentials.json"), Some(GuardedName::LiveLink));
+    fn the_live_name_slots_sidecars_and_the_notice_are_guarded() {
+        let slot = |name: &str| GuardedName::of(&Format::claude(), name.as_bytes());
+        assert_eq!(slot(".credentials.json"), Some(GuardedName::Live));
+        assert_eq!(slot("LOGIN-REFUSED.txt"), Some(GuardedName::Notice));
+        let sidecar = slot(".credentials.json.work.fingerprint.json");
+        assert_eq!(sidecar, SlotName::parse("work").map(GuardedName::Sidecar));
         for name in ["work", "a@b+c_d-e", "0"] {
             let file = format!(".credentials.json.{name}");
             assert_eq!(slot(&file), SlotName::parse(name).map(GuardedName::Slot), "{file}");
@@ -320,7 +371,8 @@ mod tests {
             ".credentials.json.lock",
             ".credentials.json.new",
             ".credentials.json.swp",
-            ".credentials.json.work.fingerprint.json",
+            ".credentials.json.tmp.fingerprint.json",
+            ".credentials.json.work.fingerprint.json.tmp",
             ".credentials.json.tmp.0a1b",
             ".credentials.json.work.tmp.x",
             ".credentials.json.",
@@ -334,11 +386,15 @@ mod tests {
 
     #[test]
     fn a_link_points_at_a_slot_beside_it() {
-        assert_eq!(link_target(b".credentials.json.work").unwrap().as_str(), "work");
-        assert_eq!(link_target(b"././.credentials.json.work").unwrap().as_str(), "work");
+        assert_eq!(link_target(&Format::claude(), b".credentials.json.work").unwrap().as_str(), "work");
+        assert_eq!(link_target(&Format::claude(), b"././.credentials.json.work").unwrap().as_str(), "work");
         for target in ["/x/.credentials.json.work", "../.credentials.json.work", ".credentials.json", "x", ""]
         {
-            assert_eq!(link_target(target.as_bytes()).unwrap_err().rule, Rule::Identity, "{target}");
+            assert_eq!(
+                link_target(&Format::claude(), target.as_bytes()).unwrap_err().rule,
+                Rule::Identity,
+                "{target}"
+            );
         }
     }
 }

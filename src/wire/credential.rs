@@ -1,5 +1,9 @@
 //! What a credential file says about whose account it is. Format: PROTOCOLS section 5.
 
+mod format;
+
+pub use format::{Format, LiveKind};
+
 use super::json::{self, Object, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;

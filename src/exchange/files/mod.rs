@@ -20,14 +20,13 @@ use super::config::Config;
 use super::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
 use crate::exchange::events::Event;
 use crate::rules::Refusal;
-use crate::rules::credential::GuardedName;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
 use guard::change::Change;
-use guard::guarded;
 use guard::profile::Profile;
 use guard::slot::SlotWriter;
+use guard::{LoginName, guarded};
 use nodes::{Node, Nodes, Plain, ROOT};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Map, Value};
@@ -356,7 +355,7 @@ impl Files {
         let dir = self.change(caller, parent, name, "symlink")?;
         let make = || Ok(rustix::fs::symlinkat(target, &dir.handle, name)?);
         match guarded(&dir, name) {
-            Some((profile, GuardedName::LiveLink)) => {
+            Some((profile, LoginName::Live)) => {
                 if fd::find(&dir.handle, name)?.is_some() {
                     return Err(Denied::os(libc::EEXIST));
                 }

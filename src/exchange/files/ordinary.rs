@@ -2,13 +2,13 @@
 
 use super::access::{self, Operation, SEARCH, WRITE};
 use super::fd::{self, FileKey};
-use super::guard::guarded;
-use super::guard::profile::{HALF_MADE, Profile};
+use super::guard::profile::Profile;
+use super::guard::{LoginName, guarded};
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
 use super::{DirEntry, FileEntry, Files, Office, OpenFile, Opened, SetAttr, wanted};
 use crate::exchange::{Attempt, Attr, Caller, Denied, NodeKind, Outcome};
-use crate::rules::credential::{GuardedName, LIVE_LINK, REFRESH_LOCK};
+use crate::rules::credential::HALF_MADE;
 use crate::rules::{Refusal, Rule};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use std::ffi::{OsStr, OsString};
@@ -139,7 +139,7 @@ impl Files {
         let metadata = handle.metadata()?;
         let attr = fd::attr(&metadata);
         let node = match guarded(dir, name) {
-            Some((profile, GuardedName::Slot(slot))) if metadata.is_file() => {
+            Some((profile, LoginName::Slot(slot))) if metadata.is_file() => {
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
             _ => Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone())),
@@ -262,7 +262,7 @@ impl Files {
         rustix::fs::mkdirat(&dir.handle, name, Mode::RWXU).map_err(std::io::Error::from)?;
         let entry = self.adopt_new(caller, dir, name, Some(mode))?;
         if let Some(profile) = dir.top()
-            && name == REFRESH_LOCK
+            && profile.config.format.lock.as_deref().is_some_and(|lock| name == lock)
             && let Node::Plain(lock) = self.nodes.get(entry.id)?
         {
             profile.lock_taken(Process::of(caller.pid), &lock.handle.metadata()?);
@@ -295,7 +295,7 @@ impl Files {
             "A login has one name, so that nothing reaches it unjudged. Copy an ordinary file instead.";
         let plain = match &node {
             Node::Slot(slot) => {
-                let guard = GuardedName::Slot(slot.slot.clone());
+                let guard = LoginName::Slot(slot.slot.clone());
                 return Err(self.refuse_identity(caller, "link", &slot.profile, &guard, ADVICE));
             }
             Node::Plain(plain) => plain,
@@ -306,7 +306,7 @@ impl Files {
         if let Some(profile) = &plain.profile
             && self.is_live_link(plain)?
         {
-            return Err(self.refuse_identity(caller, "link", profile, &GuardedName::LiveLink, ADVICE));
+            return Err(self.refuse_identity(caller, "link", profile, &LoginName::Live, ADVICE));
         }
         if !same_profile(plain, dir) {
             return Err(Denied::os(libc::EXDEV));
@@ -404,7 +404,7 @@ impl Files {
     /// Whether this is the symlink that selects a slot.
     pub(super) fn is_live_link(&self, plain: &Plain) -> Outcome<bool> {
         let Some(profile) = &plain.profile else { return Ok(false) };
-        let Some(live) = fd::find(&profile.dir, OsStr::new(LIVE_LINK))? else { return Ok(false) };
+        let Some(live) = fd::find(&profile.dir, OsStr::new(profile.live_name()))? else { return Ok(false) };
         Ok(FileKey::of(&live.metadata()?) == plain.key)
     }
 }

@@ -2,7 +2,6 @@
 
 use super::chain::Chain;
 use super::{Faults, Setting};
-use crate::exchange::config::CredentialFormat;
 use crate::wire::credential::{self, CredentialFile};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,9 +13,8 @@ const LINK: &str = ".credentials.json";
 pub(super) fn check(setting: &Setting<'_>, chain: &Chain, faults: &mut Faults) -> u64 {
     let mut slots = 0;
     for (profile, config) in &setting.config.credentials {
-        match config.format {
-            CredentialFormat::Claude => slots += check_claude(setting, chain, profile, faults),
-        }
+        let _ = config;
+        slots += check_claude(setting, chain, profile, faults);
     }
     slots
 }

@@ -6,7 +6,7 @@ use crate::exchange::config::ProfileConfig;
 use crate::exchange::events::Event;
 use crate::exchange::files::fd::{self, FileKey};
 use crate::rules::credential::{
-    self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict, Witness,
+    self, GuardedName, HALF_MADE, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict, Witness,
 };
 use crate::rules::{Refusal, Rule};
 use crate::wire::credential::{Credential, CredentialFile, parse_claude};
@@ -21,9 +21,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// How the names of a half-made slot or link begin. Hidden from the tree, swept at the next start.
-pub(in crate::exchange::files) const HALF_MADE: &str = ".baton-half-made.";
 
 /// Names of events, which a start reads again.
 pub(in crate::exchange::files) const SWITCHED: &str = "credential-switched";
@@ -115,7 +112,7 @@ impl Profile {
             if event.event == REMOVED {
                 let held = self.slot_bytes(&slot)?;
                 if held.is_some_and(|bytes| is_its_login(&bytes)) && self.live()? != Live::To(slot.clone()) {
-                    rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty())?;
+                    rustix::fs::unlinkat(&self.dir, self.slot_file_name(&slot).as_str(), AtFlags::empty())?;
                     tracing::info!(profile = self.name, %slot, "finished a removal that a crash interrupted");
                 }
                 continue;
@@ -129,7 +126,7 @@ impl Profile {
             if event.members.contains_key("link_first") && self.live()? == Live::Absent {
                 self.link_first(&slot, &handle)?;
             }
-            rustix::fs::renameat(&self.dir, staged, &self.dir, slot.file_name().as_str())?;
+            rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(&slot).as_str())?;
             tracing::info!(profile = self.name, %slot, "finished a write that a crash interrupted");
         }
         if let Some(slot) = selected
@@ -145,7 +142,17 @@ impl Profile {
 
     /// A slot of this profile, to word refusals.
     pub fn slot_ref<'a>(&'a self, slot: &'a SlotName) -> SlotRef<'a> {
-        SlotRef { profile: &self.name, slot }
+        SlotRef { format: &self.config.format, profile: &self.name, slot }
+    }
+
+    /// The live file's name.
+    pub fn live_name(&self) -> &str {
+        &self.config.format.live
+    }
+
+    /// A slot's file name.
+    pub fn slot_file_name(&self, slot: &SlotName) -> String {
+        self.config.format.slot_file(slot)
     }
 
     /// A name's path in the tree.
@@ -155,7 +162,7 @@ impl Profile {
 
     /// A slot's path in the tree.
     pub fn slot_path(&self, slot: &SlotName) -> String {
-        self.path(&slot.file_name())
+        self.path(&self.slot_file_name(slot))
     }
 
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
@@ -170,7 +177,7 @@ impl Profile {
     pub fn slots(&self) -> io::Result<Vec<SlotName>> {
         let mut slots = Vec::new();
         for name in self.names()? {
-            if let Some(GuardedName::Slot(slot)) = GuardedName::of(&name)
+            if let Some(GuardedName::Slot(slot)) = GuardedName::of(&self.config.format, &name)
                 && self.slot_handle(&slot)?.is_some()
             {
                 slots.push(slot);
@@ -182,7 +189,7 @@ impl Profile {
 
     /// A handle to a slot's file; `None` where no regular file has its name.
     pub(in crate::exchange::files) fn slot_handle(&self, slot: &SlotName) -> io::Result<Option<File>> {
-        let handle = fd::find(&self.dir, OsStr::new(&slot.file_name()))?;
+        let handle = fd::find(&self.dir, OsStr::new(&self.slot_file_name(slot)))?;
         Ok(match handle {
             Some(handle) if handle.metadata()?.is_file() => Some(handle),
             _ => None,
@@ -214,12 +221,14 @@ impl Profile {
 
     /// What the live link is.
     pub fn live(&self) -> io::Result<Live> {
-        let Some(handle) = fd::find(&self.dir, OsStr::new(LIVE_LINK))? else { return Ok(Live::Absent) };
+        let Some(handle) = fd::find(&self.dir, OsStr::new(self.live_name()))? else {
+            return Ok(Live::Absent);
+        };
         if !handle.metadata()?.is_symlink() {
             return Ok(Live::Other);
         }
         let target = fd::read_link(&handle)?;
-        Ok(credential::link_target(target.as_bytes()).map_or(Live::Other, Live::To))
+        Ok(credential::link_target(&self.config.format, target.as_bytes()).map_or(Live::Other, Live::To))
     }
 
     /// Replaces a slot's content, if there are grounds to.
@@ -309,8 +318,9 @@ impl Profile {
     pub(in crate::exchange::files) fn switch_first(&self) -> String {
         format!(
             "{} selects no slot, so it is not known whose login this is. Switch first: \
-             ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}, then write again.",
-            self.path(LIVE_LINK)
+             {}, then write again.",
+            self.path(self.live_name()),
+            self.config.format.switch_command("<slot>")
         )
     }
 
@@ -347,14 +357,14 @@ impl Profile {
         if link_first && let Some(handle) = fd::find(&self.dir, OsStr::new(staged))? {
             self.link_first(slot, &handle)?;
         }
-        Ok(rustix::fs::renameat(&self.dir, staged, &self.dir, slot.file_name().as_str())?)
+        Ok(rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(slot).as_str())?)
     }
 
     /// Makes a profile's first live link, its owner the slot's.
     fn link_first(&self, slot: &SlotName, staged: &File) -> io::Result<()> {
-        rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, LIVE_LINK)?;
+        rustix::fs::symlinkat(self.slot_file_name(slot).as_str(), &self.dir, self.live_name())?;
         let owner = staged.metadata()?;
-        if let Some(link) = fd::find(&self.dir, OsStr::new(LIVE_LINK))?
+        if let Some(link) = fd::find(&self.dir, OsStr::new(self.live_name()))?
             && link.metadata()?.uid() != owner.uid()
         {
             fd::chown(&link, Some(owner.uid()), Some(owner.gid()))?;
@@ -404,8 +414,8 @@ impl Profile {
     /// Points the live link at a slot, whatever it was.
     pub(in crate::exchange) fn relink(&self, slot: &SlotName) -> io::Result<()> {
         let half_made = self.half_made();
-        rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, half_made.as_str())?;
-        rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, LIVE_LINK)?;
+        rustix::fs::symlinkat(self.slot_file_name(slot).as_str(), &self.dir, half_made.as_str())?;
+        rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, self.live_name())?;
         Ok(())
     }
 
@@ -429,7 +439,8 @@ impl Profile {
                 let credential = login(&seen.bytes);
                 let credential = credential.as_ref();
                 note(&Change::Goes { slot, credential, quarantine: &quarantine })?;
-                let gone = rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty());
+                let gone =
+                    rustix::fs::unlinkat(&self.dir, self.slot_file_name(slot).as_str(), AtFlags::empty());
                 if gone.is_err() && note(&Change::Stays { slot, credential }).is_err() {
                     tracing::error!(profile = self.name, %slot, "a removal that failed could not be noted");
                 }
@@ -447,7 +458,7 @@ impl Profile {
         note: Note<'_>,
     ) -> Result<Option<Accepted>, Fault> {
         let slot = SlotName::first();
-        let Some(handle) = fd::find(&self.dir, OsStr::new(LIVE_LINK))? else { return Ok(None) };
+        let Some(handle) = fd::find(&self.dir, OsStr::new(self.live_name()))? else { return Ok(None) };
         if !handle.metadata()?.is_file() || self.slot_handle(&slot)?.is_some() {
             return Ok(None);
         }

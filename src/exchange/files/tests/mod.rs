@@ -7,9 +7,10 @@ mod switching;
 mod tree;
 
 use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr};
-use crate::exchange::config::{Config, CredentialFormat, ProfileConfig};
+use crate::exchange::config::{Config, ProfileConfig};
 use crate::exchange::{Actor, Attempt, Caller, Denied, NodeKind, Outcome};
 use crate::rules::{Refusal, Rule};
+use crate::wire::credential::Format;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
@@ -86,11 +87,8 @@ fn place() -> Place {
 }
 
 fn place_with(dir: TempDir, strict: bool) -> Place {
-    let profile = ProfileConfig {
-        format: CredentialFormat::Claude,
-        strict,
-        agents: Some(vec![agent("bob"), agent("alice")]),
-    };
+    let profile =
+        ProfileConfig { format: Format::claude(), strict, agents: Some(vec![agent("bob"), agent("alice")]) };
     let other = ProfileConfig { agents: None, ..profile.clone() };
     let credentials = [("claude".to_owned(), profile), ("other".to_owned(), other)].into();
     let config = Config { credentials, ..Config::parse("").unwrap() };
