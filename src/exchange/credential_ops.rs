@@ -154,8 +154,10 @@ fn status_of(profile: &Profile, now: Timestamp) -> Result<Value, String> {
     }
     let lock = profile.refresh_lock(now).map_err(failed)?.map(|lock| {
         json!({
-            "pid": lock.holder.map(|holder| holder.tgid),
-            "process_group": lock.holder.map(|holder| holder.pgrp),
+            "pid": lock.holder.as_ref().map(|holder| holder.process.tgid),
+            "program": lock.holder.as_ref().and_then(|holder| holder.program.clone()),
+            "process_group": lock.holder.as_ref().map(|holder| holder.process.pgrp),
+            "holder_ended": lock.holder.as_ref().map(|holder| !holder.process.is_alive()),
             "age_seconds": lock.age_seconds,
             "stale": lock.is_stale(),
         })

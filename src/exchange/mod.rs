@@ -114,8 +114,14 @@ pub enum NodeKind {
     File,
     /// A symbolic link.
     Symlink,
-    /// Anything else an ordinary directory may hold.
-    Other,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A block device, with its number as the kernel encodes it in 32 bits (0 in listings).
+    BlockDevice(u32),
+    /// A character device, with its number likewise.
+    CharDevice(u32),
 }
 
 /// What stat() shows.

@@ -77,7 +77,7 @@ impl RefusalBook {
         let kept = if attempt.bytes.is_empty() {
             Ok(None)
         } else {
-            match self.quarantine.keep_for(actor, now, refusal.rule.name(), attempt.bytes) {
+            match self.quarantine.keep_for(actor, now, refusal.rule, attempt.bytes) {
                 Ok(path) => Ok(Some(path)),
                 Err(NotKept::Full) => {
                     full = Some(self.quarantine.refuse_full(actor, refusal));

@@ -9,6 +9,9 @@ pub(in crate::exchange) mod guard;
 mod nodes;
 mod ordinary;
 mod process;
+mod space;
+mod special;
+mod xattr;
 
 #[cfg(test)]
 mod tests;
@@ -108,6 +111,8 @@ pub struct SetAttr {
     pub atime: Option<SystemTime>,
     /// Modification time.
     pub mtime: Option<SystemTime>,
+    /// Both times become now, which whoever may write may ask for.
+    pub touch: bool,
 }
 
 /// An open ordinary file or slot.

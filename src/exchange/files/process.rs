@@ -9,6 +9,8 @@ pub(in crate::exchange) struct Process {
     pub tgid: u32,
     /// Process group id.
     pub pgrp: u32,
+    /// When it started, in the kernel's ticks: a process that gets the same pid later is another one.
+    pub started: u64,
 }
 
 impl Process {
@@ -17,30 +19,20 @@ impl Process {
         let tgid = status_field(tid, "Tgid:")?.trim().parse().ok()?;
         let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
         // The second field is the program's name in parentheses, which may hold anything.
-        let pgrp = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(2)?.parse().ok()?;
-        Some(Process { tgid, pgrp })
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        Some(Process { tgid, pgrp: fields.get(2)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
+    }
+
+    /// Whether it still runs: not ended, and not a dead one that waits for its parent.
+    pub fn is_alive(self) -> bool {
+        Process::of(self.tgid) == Some(self) && crate::exchange::process::is_alive(self.tgid)
     }
 }
 
-/// Whether a thread, whose uid is given, is being ended by a signal: then what its process has written so far is all
-/// that it will write, whole or not. Where the kernel does not let us see how a process ends, it counts as killed.
-pub(super) fn is_killed(tid: u32, uid: u32) -> bool {
-    /// The flag of a thread that is on its way out (PF_EXITING).
-    const EXITING: u64 = 4;
-    let stat = fs::read_to_string(format!("/proc/{tid}/stat")).unwrap_or_default();
-    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
-    let field = |number: usize| -> Option<u64> {
-        // The first after the name is the third of all.
-        fields.split_ascii_whitespace().nth(number - 3)?.parse().ok()
-    };
-    let (Some(flags), Some(exit_code)) = (field(9), field(52)) else { return false };
-    if flags & EXITING == 0 {
-        return false;
-    }
-    // Of another user's process the kernel shows an exit code of 0 unless we are root.
-    let own = rustix::process::geteuid();
-    let is_shown = own.is_root() || own.as_raw() == uid;
-    !is_shown || exit_code & 0x7f != 0
+/// The name of a thread's program, as the kernel has it (15 bytes of it). `None` if it is gone or unknown.
+pub(in crate::exchange) fn program(tid: u32) -> Option<String> {
+    let tgid = Process::of(tid)?.tgid;
+    Some(fs::read_to_string(format!("/proc/{tgid}/comm")).ok()?.trim_end_matches('\n').to_owned())
 }
 
 /// The supplementary groups of a thread; none where they are unknown.
@@ -74,6 +66,12 @@ mod tests {
         assert_ne!(tid, std::process::id());
         assert_eq!(process.tgid, std::process::id());
         assert_eq!(process.pgrp, rustix::process::getpgrp().as_raw_nonzero().get() as u32);
+        assert!(process.is_alive());
+        assert!(
+            !Process { started: process.started + 1, ..process }.is_alive(),
+            "one that had its pid before"
+        );
+        assert!(program(process.tgid).is_some_and(|name| !name.is_empty()));
     }
 
     #[test]

@@ -5,7 +5,8 @@ use super::change::{Fault, Grounds, Submission};
 use super::profile::Profile;
 use super::too_long;
 use crate::exchange::files::Files;
-use crate::exchange::files::process::{Process, is_killed};
+use crate::exchange::files::process::Process;
+use crate::exchange::process::{Ending, ending};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
 use crate::rules::credential::{MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
@@ -264,8 +265,9 @@ impl Files {
         if let Err(why) = writer.profile.config.format.check_whole(&draft.bytes) {
             return Err(Denied::Refused(partial(&writer.slot, &why)));
         }
-        if writer.is_whole_when_closed() && is_killed(caller.pid, caller.uid) {
-            return Err(Denied::os(libc::EINTR)); // it did not say that it was done; nobody reads this
+        if writer.is_whole_when_closed() && ending(caller.pid, caller.uid) == Ending::Killed {
+            // What a killed writer has written so far is all that it will write, whole or not. Nobody reads this.
+            return Err(Denied::os(libc::EINTR));
         }
         self.judge_whole(caller, writer, draft, process, "close")
     }

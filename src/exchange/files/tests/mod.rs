@@ -1,5 +1,6 @@
 //! The files against a real directory, without a mount: what each test here sees, a program would.
 
+mod posix;
 mod refresh;
 mod slots;
 mod switching;
