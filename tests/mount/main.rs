@@ -14,6 +14,7 @@ mod credentials;
 mod daemon;
 mod delivery;
 mod faults;
+mod guard;
 mod handoffs;
 mod hostile;
 mod identity;
