@@ -162,6 +162,7 @@ const SAVES: &[(&str, &str)] = &[
     ("dd", "dd if=\"$NEW\" of=$LIVE bs=64 status=none"),
     ("mv", "cp \"$NEW\" n && mv n $LIVE"),
     ("mv -f of a temp file with a further dot", "cp \"$NEW\" $LIVE.tmp.1f && mv -f $LIVE.tmp.1f $LIVE"),
+    ("ln -f", "cp \"$NEW\" n && ln -f n $LIVE"),
     ("sed -i", "sed -i 's/mark-old/mark-new/' $LIVE"),
     ("ed", "printf '%s\\n' ',s/mark-old/mark-new/' w q | ed -s $LIVE"),
     ("vi", "vi -u NONE -N -es -c '%s/mark-old/mark-new/' -c wq $LIVE < /dev/null"),
@@ -214,7 +215,6 @@ const REFUSED_SAVES: &[&str] = &[
     "cp --remove-destination \"$NEW\" $LIVE",
     "rm -f $LIVE && cp \"$NEW\" $LIVE",
     "mv $LIVE $LIVE~ && cp \"$NEW\" $LIVE",
-    "ln \"$NEW\" n; cp \"$NEW\" n; ln -f n $LIVE",
 ];
 
 fn every_way_to_save(format: &'static str) {
