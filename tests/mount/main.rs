@@ -18,6 +18,7 @@ mod handoffs;
 mod hostile;
 mod identity;
 mod load;
+mod locks;
 mod logs;
 mod mounting;
 mod readme;
