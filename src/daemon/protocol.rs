@@ -137,7 +137,11 @@ mod tests {
             },
             Request::Stop,
             Request::Operate {
-                operation: OperatorRequest::CredentialsSwitch { profile: "p".into(), slot: "s".into() },
+                operation: OperatorRequest::CredentialsSwitch {
+                    profile: "p".into(),
+                    slot: "s".into(),
+                    even_if_expired: false,
+                },
             },
         ];
         for request in requests {

@@ -1,8 +1,11 @@
 //! The guard around slots and live links: what becomes of each operation on a guarded name.
 
 pub(in crate::exchange) mod change;
+mod notice;
 pub(in crate::exchange) mod profile;
-mod refresh_lock;
+pub(in crate::exchange::files) mod record;
+pub(in crate::exchange) mod refresh_lock;
+pub(in crate::exchange) mod sidecar;
 pub(super) mod slot;
 
 use crate::exchange::events::members;
@@ -331,7 +334,7 @@ impl Files {
         let office = self.office()?;
         let by = office.actor(caller);
         let note = |change: &Change<'_>| self.note(&by, profile, change);
-        match profile.switch(&slot, office.now(), perform, &note) {
+        match profile.switch(&slot, office.now(), false, perform, &note) {
             Ok(_) => Ok(()),
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
             Err(Fault::Broke(refusal)) => {
@@ -455,8 +458,7 @@ impl Files {
         match profile.submit(submission, &note) {
             Ok(_) => Ok(()),
             Err(Fault::Broke(refusal)) => {
-                let path = profile.slot_path(&slot);
-                Err(self.refuse(caller, Attempt { operation: "rename", path: &path, bytes: &bytes }, refusal))
+                Err(self.refuse_login(caller, "rename", (profile, &slot), &bytes, refusal))
             }
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
         }

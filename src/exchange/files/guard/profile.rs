@@ -9,7 +9,7 @@ use crate::rules::credential::{
     self, GuardedName, HALF_MADE, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict, Witness,
 };
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::{Credential, CredentialFile, parse_claude};
+use crate::wire::credential::{Credential, CredentialFile, Fingerprint, parse_claude};
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -52,9 +52,11 @@ pub(in crate::exchange) struct Profile {
     pub(in crate::exchange::files) dir: Arc<File>,
     pub(in crate::exchange::files) key: FileKey,
     /// Held while a slot or the live link is replaced.
-    commit: Mutex<()>,
+    pub(super) commit: Mutex<()>,
     pub(in crate::exchange::files) refresh_holder: Mutex<Option<Holder>>,
     last: Mutex<BTreeMap<SlotName, LastVerdict>>,
+    /// The slots whose change behind the mount has its event, with the login that they then held.
+    pub(super) drifts_told: Mutex<BTreeMap<SlotName, Option<Fingerprint>>>,
     next_half_made: AtomicU64,
 }
 
@@ -82,6 +84,7 @@ impl Profile {
             commit: Mutex::default(),
             refresh_holder: Mutex::default(),
             last: Mutex::default(),
+            drifts_told: Mutex::default(),
             next_half_made: AtomicU64::new(0),
         };
         profile.finish(recent)?;
@@ -126,6 +129,7 @@ impl Profile {
             if event.members.contains_key("link_first") && self.live()? == Live::Absent {
                 self.link_first(&slot, &handle)?;
             }
+            self.remove_sidecar(&slot)?;
             rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(&slot).as_str())?;
             tracing::info!(profile = self.name, %slot, "finished a write that a crash interrupted");
         }
@@ -163,6 +167,14 @@ impl Profile {
     /// A slot's path in the tree.
     pub fn slot_path(&self, slot: &SlotName) -> String {
         self.path(&self.slot_file_name(slot))
+    }
+
+    /// Of its folder: what is made in it for nobody in particular has that owner.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn dir_metadata(&self) -> io::Result<Metadata> {
+        self.dir.metadata()
     }
 
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
@@ -243,7 +255,10 @@ impl Profile {
             Err(Fault::Broke(_)) => "refused",
             Err(Fault::Io(_)) => return outcome,
         };
-        self.last.lock().insert(submission.slot.clone(), LastVerdict { name, at: submission.now });
+        self.set_last_verdict(submission.slot, name, submission.now);
+        if outcome.is_ok() {
+            self.settle_notice(submission.slot);
+        }
         outcome
     }
 
@@ -261,7 +276,8 @@ impl Profile {
             let old = seen.as_ref().and_then(|seen| login(&seen.bytes));
             let verdict = match grounds {
                 Grounds::Judged(witness) => {
-                    Some(credential::judge(at, old.as_ref(), &new, witness, now, self.config.strict)?)
+                    let compared = self.compared_with(slot, old.as_ref(), &new)?;
+                    Some(credential::judge(at, compared, &new, witness, now, self.config.strict)?)
                 }
                 Grounds::Adopted => None,
             };
@@ -285,7 +301,9 @@ impl Profile {
                 let enters = Change::Enters { slot, verdict, credential, staged: Some(&staged), link_first };
                 let noted = note(&enters);
                 let done = match &noted {
-                    Ok(()) => self.publish(slot, &staged, link_first),
+                    Ok(()) => self
+                        .drop_sidecar(slot, verdict, credential)
+                        .and_then(|()| self.publish(slot, &staged, link_first)),
                     Err(_) => Ok(()),
                 };
                 let stays = Change::Stays { slot, credential: old.as_ref() };
@@ -299,6 +317,7 @@ impl Profile {
             } else if verdict != Some(Verdict::Unchanged) {
                 note(&Change::Enters { slot, verdict, credential, staged: None, link_first: false })?;
             }
+            self.renew_sidecar(slot, verdict, credential, now);
             drop(commit);
             // Keeping the old file open until here is what makes `is_still` exact.
             drop(seen.map(|seen| seen.file));
@@ -307,8 +326,16 @@ impl Profile {
     }
 
     /// Whether a login may become the profile's first: no link, no slot.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_unused(&self) -> io::Result<bool> {
+        Ok(self.live()? == Live::Absent && self.slots()?.is_empty())
+    }
+
+    /// As [`Profile::is_unused`], with the refusal.
     pub(in crate::exchange::files) fn check_unused(&self) -> Result<(), Fault> {
-        if self.live()? == Live::Absent && self.slots()?.is_empty() {
+        if self.is_unused()? {
             return Ok(());
         }
         Err(Refusal::new(Rule::Identity, self.switch_first()).into())
@@ -332,7 +359,7 @@ impl Profile {
 
     /// Writes a slot's coming content to a hidden file, on disk when it returns. Always a fresh file: one
     /// that a writer made could still be open or have another name, through which it could be changed unjudged.
-    fn stage(&self, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<String> {
+    pub(super) fn stage(&self, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<String> {
         let half_made = self.half_made();
         let done = (|| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -377,6 +404,7 @@ impl Profile {
         &self,
         slot: &SlotName,
         now: Timestamp,
+        even_if_expired: bool,
         perform: impl FnOnce() -> io::Result<()>,
         note: Note<'_>,
     ) -> Result<Credential, Fault> {
@@ -395,7 +423,9 @@ impl Profile {
             let what = format!("Slot {slot} of {name} holds no readable login; write one to it first.");
             return Err(stale(what).into());
         };
-        credential::check_fresh(self.slot_ref(slot), &credential, now)?;
+        if !even_if_expired {
+            credential::check_fresh(self.slot_ref(slot), &credential, now)?;
+        }
         let live = self.live()?;
         note(&Change::Selects { slot, credential: &credential })?;
         if let Err(error) = perform() {
@@ -444,7 +474,10 @@ impl Profile {
                 if gone.is_err() && note(&Change::Stays { slot, credential }).is_err() {
                     tracing::error!(profile = self.name, %slot, "a removal that failed could not be noted");
                 }
-                return Ok(gone.map(|()| true)?);
+                gone?;
+                // Best effort: without its slot a sidecar tells of nothing.
+                let _ = self.remove_sidecar(slot);
+                return Ok(true);
             }
         }
     }
@@ -471,6 +504,11 @@ impl Profile {
         let accepted = self.submit(submission, note)?;
         self.relink(&slot)?;
         Ok(Some(accepted))
+    }
+
+    /// Remembers what was decided about a slot.
+    pub fn set_last_verdict(&self, slot: &SlotName, name: &'static str, at: Timestamp) {
+        self.last.lock().insert(slot.clone(), LastVerdict { name, at });
     }
 
     /// What was last decided about a slot since the start.
