@@ -51,6 +51,7 @@ use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
 pub(crate) use process::same_process;
+use refusals::Recorded;
 pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
@@ -329,17 +330,27 @@ impl Exchange {
     /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller; `quota` in its place where
     /// no more bytes are kept for its actor.
     pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
+        self.refuse_kept(caller, attempt, refusal).0
+    }
+
+    /// As [`Exchange::refuse`], with where the bytes are kept, relative to the exchange's folder.
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
         let actor = self.actor(caller);
         tracing::info!(
             actor = %actor, operation = attempt.operation, path = attempt.path, rule = refusal.rule.name(),
             "refused"
         );
         let told = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal);
-        let full = told.unwrap_or_else(|error| {
+        let Recorded { full, kept } = told.unwrap_or_else(|error| {
             tracing::error!(path = attempt.path, %error, "a refusal could not be recorded");
-            None
+            Recorded::default()
         });
-        Denied::Refused(full.unwrap_or(refusal))
+        (Denied::Refused(full.unwrap_or(refusal)), kept)
     }
 
     /// Records what broke a rule; other errors pass.
@@ -468,6 +479,14 @@ impl files::Office for Exchange {
     }
     fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
         self.refuse(caller, attempt, refusal)
+    }
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
+        self.refuse_kept(caller, attempt, refusal)
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)

@@ -10,6 +10,9 @@ use std::fmt;
 /// The file in a profile's top that tells of a refused login.
 pub const NOTICE: &str = "LOGIN-REFUSED.txt";
 
+/// Stands in a refusal for the id that its bytes get in quarantine.
+pub const KEPT_AS: &str = "<id>";
+
 /// How the names of a half-made slot or link begin: the exchange's own, never shown.
 pub const HALF_MADE: &str = ".baton-half-made.";
 
@@ -127,7 +130,7 @@ impl SlotRef<'_> {
     fn adopt(&self) -> String {
         format!(
             "The bytes are in quarantine: if they belong in this slot, the operator accepts them with \
-             `baton credentials adopt {} --profile {}`.",
+             `baton credentials adopt {} --profile {} --quarantine {KEPT_AS}`.",
             self.slot, self.profile
         )
     }

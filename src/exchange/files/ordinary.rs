@@ -4,6 +4,7 @@ use super::access::{self, Operation, SEARCH, WRITE};
 use super::fd::{self, FileKey};
 use super::guard::change::Live;
 use super::guard::profile::Profile;
+use super::guard::record::record;
 use super::guard::{LoginName, guarded};
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
@@ -121,6 +122,7 @@ impl Files {
         let operation = Operation { name: operation, node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
         self.check_dir(caller, standing, &dir, WRITE | SEARCH)?;
+        self.check_record_made(caller, operation.name, &dir, name)?;
         Ok(dir)
     }
 
@@ -149,7 +151,12 @@ impl Files {
                 attr = fd::attr(&handle.metadata()?);
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
-            _ => Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone())),
+            _ => {
+                let mut plain = Plain::new(Arc::new(handle), &metadata, dir.profile.clone());
+                plain.record =
+                    record(dir, name).filter(|_| metadata.is_file()).map(|(of, name)| (of.clone(), name));
+                Node::Plain(plain)
+            }
         };
         Ok(Some(self.nodes.entry(node, attr)))
     }
@@ -313,6 +320,9 @@ impl Files {
             }
             Node::Plain(plain) => plain,
         };
+        if let Some((profile, record)) = &plain.record {
+            return Err(self.refuse_record_link(caller, (profile, record)));
+        }
         if let Some((profile, guard)) = guarded(dir, name) {
             return Err(self.refuse_identity(caller, "link", profile, &guard, ADVICE));
         }
@@ -351,6 +361,9 @@ impl Files {
                     self.check_mode(caller, standing, &metadata, WRITE)?; // its `..` changes
                 }
             }
+        }
+        if let Some(done) = self.rename_record(caller, (dir, name), (new_dir, new_name), flags)? {
+            return Ok(done);
         }
         if let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)? {
             return Ok(done);

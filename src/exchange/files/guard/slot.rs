@@ -206,8 +206,7 @@ impl Files {
             Decision::Published => Ok(()),
             Decision::RefusedAgain(refusal) => Err(Denied::Refused(refusal)),
             Decision::Refused(refusal, bytes) => {
-                let path = writer.profile.slot_path(&writer.slot);
-                Err(self.refuse(caller, Attempt { operation, path: &path, bytes: &bytes }, refusal))
+                Err(self.refuse_login(caller, operation, (&writer.profile, &writer.slot), &bytes, refusal))
             }
         }
     }

@@ -53,6 +53,7 @@ impl Profile {
             if event.members.contains_key("link_first") && self.live()? == Live::Absent {
                 self.link_first(&slot, &handle)?;
             }
+            self.remove_sidecar(&slot)?;
             rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(&slot).as_str())?;
             tracing::info!(profile = self.name, %slot, "finished a write that a crash interrupted");
         }

@@ -1,6 +1,7 @@
 //! The files against a real directory, without a mount: what each test here sees, a program would.
 
 mod posix;
+mod records;
 mod refresh;
 mod slots;
 mod switching;
@@ -64,6 +65,14 @@ impl Office for Desk {
         let refused = (attempt.operation, attempt.path.to_owned(), refusal.rule, attempt.bytes.to_vec());
         self.refused.lock().push(refused);
         Denied::Refused(refusal)
+    }
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
+        (self.refuse(caller, attempt, refusal), Some("private/quarantine/1-2-3-identity@bob".to_owned()))
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.kept.lock().push(bytes.to_vec());
@@ -215,7 +224,13 @@ impl Place {
     fn events(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.desk.events.lock()).into_iter().map(|(event, _)| event).collect()
     }
+    /// The names in the profile's top, but for sidecars, which come and go with their slots.
     fn names(&self) -> Vec<String> {
+        let mut names = self.all_names();
+        names.retain(|name| !name.ends_with(".fingerprint.json"));
+        names
+    }
+    fn all_names(&self) -> Vec<String> {
         let listed = self.files.list(&operator(), self.top).unwrap();
         let mut names: Vec<_> = listed.into_iter().map(|entry| entry.name.into_string().unwrap()).collect();
         names.sort();
