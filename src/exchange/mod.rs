@@ -8,6 +8,8 @@ pub mod handoffs;
 pub mod import;
 pub mod init;
 pub mod layout;
+#[cfg(target_os = "linux")]
+pub mod locks;
 pub mod logs;
 pub mod operator;
 pub mod send;
@@ -259,6 +261,8 @@ pub struct Exchange {
     handoffs: OnceLock<handoffs::Handoffs>,
     letters: send::Letters,
     files: OnceLock<files::Files>,
+    #[cfg(target_os = "linux")]
+    locks: locks::Locks,
     unread: unread::Unread,
     attendance: heartbeat::Attendance,
     durability: Durability,
@@ -311,6 +315,12 @@ impl Exchange {
     /// The ordinary files under credentials/.
     pub fn files(&self) -> &files::Files {
         self.files.get().expect("set before open() returns")
+    }
+
+    /// The locks that programs take on what the mounts show.
+    #[cfg(target_os = "linux")]
+    pub fn locks(&self) -> &locks::Locks {
+        &self.locks
     }
 
     /// Whom a caller acts as: the agent that the mount is, the agent with its uid, the operator, or

@@ -7,8 +7,12 @@ use super::attr::{attr_ttl, entry_ttl, file_attr, file_type};
 use super::crowd::Crowd;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
+#[cfg(target_os = "linux")]
+use super::locks::Asked;
 use super::names::Change;
 use super::tree::{Node, TOP};
+#[cfg(target_os = "linux")]
+use crate::exchange::locks::LockMode;
 use crate::exchange::{Attr, Caller, Exchange, Outcome};
 use crate::wire::name::AgentName;
 use fuser::*;
@@ -31,6 +35,9 @@ pub(super) struct Mounted {
     pub(super) crowd: Crowd,
     pub(super) handles: Handles,
     pub(super) backings: Backings,
+    /// This mount's number among those whose programs take locks.
+    #[cfg(target_os = "linux")]
+    pub(super) locks_mount: u64,
     /// Before the handshake: whether to ask for passthrough. After: whether files are passed through.
     pub(super) passthrough: Arc<AtomicBool>,
     /// Called once when the mount has ended.
@@ -161,6 +168,13 @@ impl Filesystem for Mounted {
         // The kernel then asks for no attribute before each write, and leaves it to us what a write takes from a program
         // that runs with its owner's rights.
         let kill_on_write = config.add_capabilities(InitFlags::FUSE_HANDLE_KILLPRIV_V2).is_ok();
+        // Without these the kernel keeps locks within one mount.
+        #[cfg(target_os = "linux")]
+        if let Err(missing) =
+            config.add_capabilities(InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS)
+        {
+            tracing::warn!(?missing, "locks exclude nobody outside their mount");
+        }
         let parallel = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS).is_ok();
         let mut passthrough = self.passthrough.load(Ordering::Relaxed);
         if passthrough {
@@ -180,6 +194,8 @@ impl Filesystem for Mounted {
 
     fn destroy(&mut self) {
         let _ = attempt("destroy", || {
+            #[cfg(target_os = "linux")]
+            self.drop_all_locks();
             for handle in self.handles.remove_all() {
                 self.abandon(&handle);
             }
@@ -389,8 +405,21 @@ impl Filesystem for Mounted {
         }
     }
 
-    fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply_empty(attempt("flush", || Mounted::flush(self, &self.caller(request), handle.0)), reply);
+    fn flush(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let flushed = attempt("flush", || {
+            let flushed = Mounted::flush(self, &self.caller(request), handle.0);
+            #[cfg(target_os = "linux")]
+            self.drop_locks_of(ino.0, handle.0, owner.0);
+            flushed
+        });
+        reply_empty(flushed, reply);
     }
 
     fn release(
@@ -405,6 +434,8 @@ impl Filesystem for Mounted {
     ) {
         let released = attempt("release", || {
             Mounted::release(self, ino.0, handle.0);
+            #[cfg(target_os = "linux")]
+            self.drop_locks_through(handle.0);
             Ok(())
         });
         reply_empty(released, reply);
@@ -560,6 +591,55 @@ impl Filesystem for Mounted {
         // The low three bits are R_OK, W_OK and X_OK.
         let want = mask.bits() as u32 & 0o7;
         reply_empty(attempt("access", || self.check_access(&self.caller(request), ino.0, want)), reply);
+    }
+
+    #[cfg(target_os = "linux")]
+    fn getlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let thread = request.pid();
+        let asked = Asked { inode: ino.0, handle: handle.0, owner: owner.0, start, end, mode, pid, thread };
+        match attempt("getlk", || self.test_lock(&asked)) {
+            Ok(Some(found)) => {
+                let mode = if found.mode == LockMode::Read { libc::F_RDLCK } else { libc::F_WRLCK };
+                reply.locked(found.start, found.end, mode, found.pid);
+            }
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        let thread = request.pid();
+        let asked = Asked { inode: ino.0, handle: handle.0, owner: owner.0, start, end, mode, pid, thread };
+        // Who waits is answered later, and not by this thread.
+        let answer = Box::new(move |done| reply_empty(attempt("setlk", || done), reply));
+        let _ = attempt("setlk", || {
+            self.set_lock(&asked, wait, answer);
+            Ok(())
+        });
     }
 
     /// The kernel knows it itself, and asks no more.

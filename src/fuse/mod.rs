@@ -2,7 +2,7 @@
 //!
 //! Read it upwards: [`tree`] says which names there are, `inodes` numbers them, `handles` remembers what is open, `crowd`
 //! has the kernel forget,
-//! `names`, `io` and `extended` carry out the callbacks without knowing FUSE's replies, `adapter` replies, and [`mount`] puts it
+//! `names`, `io`, `extended` and `locks` carry out the callbacks without knowing FUSE's replies, `adapter` replies, and [`mount`] puts it
 //! on a mountpoint.
 
 pub mod mount;
@@ -16,6 +16,8 @@ mod fusermount;
 mod handles;
 mod inodes;
 mod io;
+#[cfg(target_os = "linux")]
+mod locks;
 mod names;
 
 pub use mount::{MountError, MountInfo, MountSpec};
