@@ -1,5 +1,6 @@
 //! exchange.toml: who takes part, as which uid, under which limits.
 
+use crate::wire::credential::Format;
 use crate::wire::name::AgentName;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -61,18 +62,13 @@ pub struct AgentConfig {
 #[derive(Debug, Clone)]
 pub struct ProfileConfig {
     /// The file format of its slots.
-    pub format: CredentialFormat,
+    pub format: Format,
     /// `strict` refuses rotation too.
     pub strict: bool,
     /// The agents that may use it; `None`: all.
     pub agents: Option<Vec<AgentName>>,
-}
-
-/// A credential format that the guard knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialFormat {
-    /// `.credentials.json` of Claude Code.
-    Claude,
+    /// The operator's own program and its arguments: prints whose the login on its standard input is.
+    pub identity_command: Option<Vec<String>>,
 }
 
 /// exchange.toml as it stands in the file, before names and limits are checked.
@@ -217,7 +213,7 @@ impl Config {
                 ));
             }
             let format = match profile.format.get_ref().as_str() {
-                "claude" => CredentialFormat::Claude,
+                "claude" => Format::claude(),
                 other => {
                     return Err(at(
                         profile.format.span().start,
@@ -239,7 +235,10 @@ impl Config {
             };
             let allowed =
                 profile.agents.as_ref().map(|list| known(list, &format!("credentials.{name}.agents")));
-            credentials.insert(name.clone(), ProfileConfig { format, strict, agents: allowed.transpose()? });
+            credentials.insert(
+                name.clone(),
+                ProfileConfig { format, strict, agents: allowed.transpose()?, identity_command: None },
+            );
         }
 
         let exchange = &written.exchange;

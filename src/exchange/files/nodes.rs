@@ -6,6 +6,7 @@
 
 use super::fd::{self, FileKey};
 use super::guard::profile::Profile;
+use super::guard::record::RecordName;
 use super::{FileEntry, FileId};
 use crate::exchange::{Attr, Denied, Outcome};
 use crate::rules::credential::SlotName;
@@ -32,11 +33,13 @@ pub(super) struct Plain {
     pub key: FileKey,
     /// The profile it lies in; `None` for credentials/ itself and folders that are no profile.
     pub profile: Option<Arc<Profile>>,
+    /// What the exchange writes in it, if it does.
+    pub record: Option<(Arc<Profile>, RecordName)>,
 }
 
 impl Plain {
     pub fn new(handle: Arc<File>, metadata: &Metadata, profile: Option<Arc<Profile>>) -> Self {
-        Plain { handle, key: FileKey::of(metadata), profile }
+        Plain { handle, key: FileKey::of(metadata), profile, record: None }
     }
     /// The profile whose top directory this is: the only place with guarded names.
     pub fn top(&self) -> Option<&Arc<Profile>> {

@@ -2,13 +2,15 @@
 
 use super::access::{self, Operation, SEARCH, WRITE};
 use super::fd::{self, FileKey};
-use super::guard::guarded;
-use super::guard::profile::{HALF_MADE, Profile};
+use super::guard::change::Live;
+use super::guard::profile::Profile;
+use super::guard::record::record;
+use super::guard::{LoginName, guarded};
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
 use super::{DirEntry, FileEntry, Files, Office, OpenFile, Opened, SetAttr, wanted};
 use crate::exchange::{Attempt, Attr, Caller, Denied, NodeKind, Outcome};
-use crate::rules::credential::{GuardedName, LIVE_LINK, REFRESH_LOCK};
+use crate::rules::credential::HALF_MADE;
 use crate::rules::{Refusal, Rule};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use std::ffi::{OsStr, OsString};
@@ -120,6 +122,7 @@ impl Files {
         let operation = Operation { name: operation, node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
         self.check_dir(caller, standing, &dir, WRITE | SEARCH)?;
+        self.check_record_made(caller, operation.name, &dir, name)?;
         Ok(dir)
     }
 
@@ -137,12 +140,23 @@ impl Files {
         }
         let Some(handle) = fd::find(&dir.handle, name)? else { return Ok(None) };
         let metadata = handle.metadata()?;
-        let attr = fd::attr(&metadata);
+        let mut attr = fd::attr(&metadata);
         let node = match guarded(dir, name) {
-            Some((profile, GuardedName::Slot(slot))) if metadata.is_file() => {
+            Some((profile, LoginName::Slot(slot))) if metadata.is_file() => {
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
-            _ => Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone())),
+            Some((profile, LoginName::Live)) if metadata.is_symlink() && profile.shows_a_file() => {
+                let Live::To(slot) = profile.live()? else { return Ok(None) };
+                let Some(handle) = profile.slot_handle(&slot)? else { return Ok(None) };
+                attr = fd::attr(&handle.metadata()?);
+                Node::Slot(SlotNode::new(profile.clone(), slot, attr))
+            }
+            _ => {
+                let mut plain = Plain::new(Arc::new(handle), &metadata, dir.profile.clone());
+                plain.record =
+                    record(dir, name).filter(|_| metadata.is_file()).map(|(of, name)| (of.clone(), name));
+                Node::Plain(plain)
+            }
         };
         Ok(Some(self.nodes.entry(node, attr)))
     }
@@ -170,6 +184,12 @@ impl Files {
                     Some(handle) => fd::kind(&handle.metadata()?),
                     None => continue,
                 },
+            };
+            let kind = match guarded(dir, &name) {
+                Some((profile, LoginName::Live)) if kind == NodeKind::Symlink && profile.shows_a_file() => {
+                    NodeKind::File
+                }
+                _ => kind,
             };
             entries.push(DirEntry { name, kind, ino: entry.ino() });
         }
@@ -262,7 +282,7 @@ impl Files {
         rustix::fs::mkdirat(&dir.handle, name, Mode::RWXU).map_err(std::io::Error::from)?;
         let entry = self.adopt_new(caller, dir, name, Some(mode))?;
         if let Some(profile) = dir.top()
-            && name == REFRESH_LOCK
+            && profile.config.format.lock.as_deref().is_some_and(|lock| name == lock)
             && let Node::Plain(lock) = self.nodes.get(entry.id)?
         {
             profile.lock_taken(Process::of(caller.pid), &lock.handle.metadata()?);
@@ -295,18 +315,21 @@ impl Files {
             "A login has one name, so that nothing reaches it unjudged. Copy an ordinary file instead.";
         let plain = match &node {
             Node::Slot(slot) => {
-                let guard = GuardedName::Slot(slot.slot.clone());
+                let guard = LoginName::Slot(slot.slot.clone());
                 return Err(self.refuse_identity(caller, "link", &slot.profile, &guard, ADVICE));
             }
             Node::Plain(plain) => plain,
         };
+        if let Some((profile, record)) = &plain.record {
+            return Err(self.refuse_record_link(caller, (profile, record)));
+        }
         if let Some((profile, guard)) = guarded(dir, name) {
             return Err(self.refuse_identity(caller, "link", profile, &guard, ADVICE));
         }
         if let Some(profile) = &plain.profile
             && self.is_live_link(plain)?
         {
-            return Err(self.refuse_identity(caller, "link", profile, &GuardedName::LiveLink, ADVICE));
+            return Err(self.refuse_identity(caller, "link", profile, &LoginName::Live, ADVICE));
         }
         if !same_profile(plain, dir) {
             return Err(Denied::os(libc::EXDEV));
@@ -338,6 +361,9 @@ impl Files {
                     self.check_mode(caller, standing, &metadata, WRITE)?; // its `..` changes
                 }
             }
+        }
+        if let Some(done) = self.rename_record(caller, (dir, name), (new_dir, new_name), flags)? {
+            return Ok(done);
         }
         if let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)? {
             return Ok(done);
@@ -404,7 +430,7 @@ impl Files {
     /// Whether this is the symlink that selects a slot.
     pub(super) fn is_live_link(&self, plain: &Plain) -> Outcome<bool> {
         let Some(profile) = &plain.profile else { return Ok(false) };
-        let Some(live) = fd::find(&profile.dir, OsStr::new(LIVE_LINK))? else { return Ok(false) };
+        let Some(live) = fd::find(&profile.dir, OsStr::new(profile.live_name()))? else { return Ok(false) };
         Ok(FileKey::of(&live.metadata()?) == plain.key)
     }
 }
