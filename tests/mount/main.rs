@@ -21,6 +21,7 @@ mod load;
 mod locks;
 mod logs;
 mod mounting;
+mod posix;
 mod readme;
 mod semantics;
 mod send;
