@@ -67,6 +67,8 @@ pub struct ProfileConfig {
     pub strict: bool,
     /// The agents that may use it; `None`: all.
     pub agents: Option<Vec<AgentName>>,
+    /// The operator's own program and its arguments: prints whose the login on its standard input is.
+    pub identity_command: Option<Vec<String>>,
 }
 
 /// exchange.toml as it stands in the file, before names and limits are checked.
@@ -233,7 +235,10 @@ impl Config {
             };
             let allowed =
                 profile.agents.as_ref().map(|list| known(list, &format!("credentials.{name}.agents")));
-            credentials.insert(name.clone(), ProfileConfig { format, strict, agents: allowed.transpose()? });
+            credentials.insert(
+                name.clone(),
+                ProfileConfig { format, strict, agents: allowed.transpose()?, identity_command: None },
+            );
         }
 
         let exchange = &written.exchange;

@@ -24,7 +24,7 @@ impl Exchange {
         quarantine: Option<&str>,
     ) -> Result<Value, String> {
         let profile = self.profile(profile)?;
-        let slot = slot_name(slot)?;
+        let slot = slot_name(profile, slot)?;
         let id = match quarantine {
             Some(id) => Path::new(id).file_name().and_then(|id| id.to_str()).unwrap_or_default().to_owned(),
             None => self.newest_refused(&profile.slot_path(&slot))?.ok_or_else(|| {
@@ -55,7 +55,7 @@ impl Exchange {
         even_if_expired: bool,
     ) -> Result<Value, String> {
         let profile = self.profile(profile)?;
-        let slot = slot_name(slot)?;
+        let slot = slot_name(profile, slot)?;
         let note = |change: &Change<'_>| self.files().note(&Actor::Operator, profile, change);
         let credential = profile
             .switch(&slot, self.now(), even_if_expired, || profile.relink(&slot), &note)
@@ -104,13 +104,15 @@ fn slot_answer(profile: &Profile, slot: &SlotName, credential: &Credential) -> V
     json!({
         "profile": profile.name,
         "slot": slot.as_str(),
-        "fingerprint": credential.fingerprint.to_string(),
-        "expires_at": expires_at(credential.expires_at_ms),
+        "account": credential.account(),
+        "fingerprint": credential.fingerprint.as_ref().map(ToString::to_string),
+        "expires_at": credential.expires_at_ms.map(expires_at),
     })
 }
 
-fn slot_name(text: &str) -> Result<SlotName, String> {
-    let bare = text.strip_prefix(".credentials.json.").unwrap_or(text);
+fn slot_name(profile: &Profile, text: &str) -> Result<SlotName, String> {
+    let live = text.strip_prefix(profile.live_name());
+    let bare = live.and_then(|rest| rest.strip_prefix('.')).unwrap_or(text);
     SlotName::parse(bare).ok_or_else(|| {
         format!("{text:?} is no slot name: it must match [A-Za-z0-9][A-Za-z0-9@_+-]* and not be tmp, bak, lock, new, swp.")
     })

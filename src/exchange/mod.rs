@@ -8,6 +8,8 @@ pub mod handoffs;
 pub mod import;
 pub mod init;
 pub mod layout;
+#[cfg(target_os = "linux")]
+pub mod locks;
 pub mod logs;
 pub mod operator;
 pub mod send;
@@ -115,8 +117,14 @@ pub enum NodeKind {
     File,
     /// A symbolic link.
     Symlink,
-    /// Anything else an ordinary directory may hold.
-    Other,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A block device, with its number as the kernel encodes it in 32 bits (0 in listings).
+    BlockDevice(u32),
+    /// A character device, with its number likewise.
+    CharDevice(u32),
 }
 
 /// What stat() shows.
@@ -253,6 +261,8 @@ pub struct Exchange {
     handoffs: OnceLock<handoffs::Handoffs>,
     letters: send::Letters,
     files: OnceLock<files::Files>,
+    #[cfg(target_os = "linux")]
+    locks: locks::Locks,
     unread: unread::Unread,
     attendance: heartbeat::Attendance,
     durability: Durability,
@@ -305,6 +315,12 @@ impl Exchange {
     /// The ordinary files under credentials/.
     pub fn files(&self) -> &files::Files {
         self.files.get().expect("set before open() returns")
+    }
+
+    /// The locks that programs take on what the mounts show.
+    #[cfg(target_os = "linux")]
+    pub fn locks(&self) -> &locks::Locks {
+        &self.locks
     }
 
     /// Whom a caller acts as: the agent that the mount is, the agent with its uid, the operator, or
@@ -461,6 +477,9 @@ impl Drop for Exchange {
     }
 }
 
+/// Where what an `identity_command` said is kept.
+const ACCOUNTS: &str = "private/accounts";
+
 impl files::Office for Exchange {
     fn actor(&self, caller: &Caller) -> Actor {
         self.actor(caller)
@@ -481,6 +500,17 @@ impl files::Office for Exchange {
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)
+    }
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()> {
+        self.store.make_dir(ACCOUNTS, 0o700)?;
+        self.store.replace(&format!("{ACCOUNTS}/{profile}.json"), text, 0o600)
+    }
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(self.layout.tree(&format!("{ACCOUNTS}/{profile}.json"))) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
     fn event(
         &self,

@@ -124,6 +124,7 @@ impl Mounted {
                 size: change.size,
                 atime: time(change.atime),
                 mtime: time(change.mtime),
+                touch: matches!((change.atime, change.mtime), (Some(TimeOrNow::Now), Some(TimeOrNow::Now))),
             };
             let attr = self.exchange.files().set_attr(caller, id, open, change)?;
             return Ok((node, attr));
@@ -182,20 +183,24 @@ impl Mounted {
         Some(node)
     }
 
-    /// mknod(2): only a regular file, as if created and closed.
+    /// mknod(2): a regular file as if created and closed, the other kinds among ordinary files only.
     pub(super) fn make_node(
         &self,
         caller: &Caller,
         parent: u64,
         name: &OsStr,
         mode: u32,
+        device: u32,
     ) -> Outcome<(Node, Node, Attr)> {
         if mode & FILE_TYPE != REGULAR_FILE {
             let parent = self.node(parent)?;
-            return Err(match parent {
-                Node::File { .. } => Denied::os(libc::EPERM),
-                _ => self.refuse_name(caller, &parent, name, "mknod"),
-            });
+            let Node::File { id, .. } = parent else {
+                return Err(self.refuse_name(caller, &parent, name, "mknod"));
+            };
+            let entry = self.exchange.files().mknod(caller, id, name, mode, device)?;
+            let node = Node::File { id: entry.id, aliased: false };
+            self.count(&parent, name, &node, &entry.attr);
+            return Ok((parent, node, entry.attr));
         }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
         let (parent, node, attr, opened) = self.create(caller, parent, name, mode & 0o7777, flags)?;

@@ -1,12 +1,10 @@
 //! What the operator says belongs into slots: what they hold already, or a login from elsewhere.
 
 use super::{Profile, slot_answer, slot_name};
-use crate::exchange::files::guard::change::{Change, Fault, Grounds, Submission};
+use crate::exchange::Exchange;
+use crate::exchange::files::guard::change::{Fault, Live};
 use crate::exchange::files::guard::sidecar::Baseline;
-use crate::exchange::{Actor, Exchange};
-use crate::rules::credential::Witness;
 use serde_json::{Value, json};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 impl Exchange {
@@ -19,7 +17,7 @@ impl Exchange {
         let profile = self.profile(profile)?;
         let failed = |e: std::io::Error| format!("credentials/{}: {e}", profile.name);
         let slots = match slot {
-            Some(slot) => vec![slot_name(slot)?],
+            Some(slot) => vec![slot_name(profile, slot)?],
             None => profile.slots().map_err(failed)?,
         };
         let mut done = Vec::new();
@@ -44,7 +42,7 @@ impl Exchange {
         text: &str,
     ) -> Result<Value, String> {
         let profile = self.profile_to_make(profile)?;
-        let slot = slot_name(slot)?;
+        let slot = slot_name(profile, slot)?;
         let failed = |e: std::io::Error| format!("credentials/{}: {e}", profile.name);
         if profile.slot_bytes(&slot).map_err(failed)?.is_some() {
             return Err(format!(
@@ -53,16 +51,9 @@ impl Exchange {
                 profile.name
             ));
         }
-        let dir = profile.dir_metadata().map_err(failed)?;
-        let owner = rustix::process::geteuid().is_root().then(|| (dir.uid(), dir.gid()));
-        let link_first = profile.is_unused().map_err(failed)?;
-        let note = |change: &Change<'_>| self.files().note(&Actor::Operator, profile, change);
-        let grounds = Grounds::Judged(Witness::default());
-        let (bytes, now) = (text.as_bytes(), self.now());
-        let submission = Submission { slot: &slot, bytes, grounds, owner, link_first, now };
-        let accepted = profile.submit(submission, &note).map_err(String::from)?;
+        let accepted = self.files().add(profile, &slot, text.as_bytes()).map_err(String::from)?;
         let mut answer = slot_answer(profile, &slot, &accepted.credential);
-        answer["live"] = link_first.into();
+        answer["live"] = (profile.live().map_err(failed)? == Live::To(slot)).into();
         Ok(answer)
     }
 

@@ -2,8 +2,8 @@
 
 use super::{Profile, slot_name};
 use crate::exchange::Exchange;
-use crate::exchange::files::guard::profile::login;
 use crate::rules::credential::{GuardedName, SlotName};
+use crate::wire::credential::Credential;
 use crate::wire::time::Timestamp;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ impl Exchange {
         slot: Option<&str>,
     ) -> Result<Value, String> {
         let profile = self.profile(profile)?;
-        let slot = slot.map(|slot| slot_name(slot)).transpose()?;
+        let slot = slot.map(|slot| slot_name(profile, slot)).transpose()?;
         let mut history = self.records(profile)?;
         if let Some(slot) = &slot {
             history.retain(|record| record.shown["slot"] == slot.as_str());
@@ -69,25 +69,26 @@ impl Exchange {
                 Some(GuardedName::Live) => None,
                 Some(GuardedName::Notice) | None => return,
             };
-            records.extend(self.of_refusal(refusal, slot));
+            records.extend(self.of_refusal(profile, refusal, slot));
         })?;
         records.sort_by_key(|record| record.at);
         Ok(records)
     }
 
-    fn of_refusal(&self, refusal: &Value, slot: Option<SlotName>) -> Option<Record> {
+    fn of_refusal(&self, profile: &Profile, refusal: &Value, slot: Option<SlotName>) -> Option<Record> {
         let kept = refusal["quarantine"].as_str();
         let id = kept.and_then(|path| Path::new(path).file_name()?.to_str());
         // May have been cleared since.
         let bytes = id.and_then(|id| std::fs::read(self.layout.quarantine().join(id)).ok());
-        let offered = bytes.map(zeroize::Zeroizing::new).and_then(|bytes| login(&bytes));
+        let offered = bytes.map(zeroize::Zeroizing::new).and_then(|bytes| profile.login(&bytes));
         let by = match refusal["agent"].as_str() {
             Some(agent) => agent.to_owned(),
             None => format!("uid {}", refusal["uid"]),
         };
         let shown = json!({
             "time": refusal["time"], "slot": slot.map(|slot| slot.to_string()), "what": "refused", "by": by,
-            "login": offered.map(|login| login.fingerprint.to_string()), "rule": refusal["rule"], "quarantine": id,
+            "account": offered.as_ref().and_then(Credential::account),
+            "login": offered.and_then(|login| login.fingerprint).map(|login| login.to_string()), "rule": refusal["rule"], "quarantine": id,
             "pid": refusal["pid"], "operation": refusal["operation"],
         });
         Some(Record { at: time_of(refusal)?, shown })
@@ -103,6 +104,7 @@ fn of_event(event: &Value) -> Option<Record> {
         ("what", &Value::from(what)),
         ("by", &event["by"]),
         ("login", if what == "drift" { &event["holds"] } else { &event["fingerprint"] }),
+        ("account", &event["account"]),
         ("expires_at", &event["expires_at"]),
         ("recorded", &event["recorded"]),
         ("quarantine", &event["quarantine"]),

@@ -3,7 +3,6 @@
 use super::{Profile, expires_at};
 use crate::exchange::Exchange;
 use crate::exchange::files::guard::change::Live;
-use crate::exchange::files::guard::profile::login;
 use crate::exchange::files::guard::refresh_lock::RefreshLock;
 use crate::rules::credential::check_fresh;
 use crate::wire::time::Timestamp;
@@ -34,7 +33,9 @@ impl Exchange {
         let mut slots = Vec::new();
         for slot in profile.slots().map_err(failed)? {
             let credential = match profile.slot_bytes(&slot) {
-                Ok(bytes) => login(&bytes.unwrap_or_default()).ok_or("it holds no readable login".to_owned()),
+                Ok(bytes) => profile
+                    .slot_login(&slot, &bytes.unwrap_or_default())
+                    .ok_or("it holds no readable login".to_owned()),
                 Err(e) => Err(e.to_string()),
             };
             let last_verdict = match profile.last_verdict(&slot) {
@@ -49,8 +50,9 @@ impl Exchange {
             slots.push(json!({
                 "slot": slot.as_str(),
                 "live": live == Live::To(slot.clone()),
-                "fingerprint": known.map(|known| known.fingerprint.to_string()),
-                "expires_at": known.map(|known| expires_at(known.expires_at_ms)),
+                "account": known.and_then(|known| known.account()),
+                "fingerprint": known.and_then(|known| known.fingerprint.as_ref()).map(ToString::to_string),
+                "expires_at": known.and_then(|known| known.expires_at_ms).map(expires_at),
                 "fresh": known.is_some_and(|known| check_fresh(profile.slot_ref(&slot), known, now).is_ok()),
                 "last_verdict": last_verdict,
                 "drift": drift.map(|recorded| recorded.to_string()),

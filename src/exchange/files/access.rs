@@ -58,7 +58,12 @@ impl Files {
     }
 
     /// As [`Files::standing`], or else the advice for a refusal that is not recorded.
-    fn stands(&self, caller: &Caller, node: &Node, change: bool) -> Outcome<Result<Standing, String>> {
+    pub(super) fn stands(
+        &self,
+        caller: &Caller,
+        node: &Node,
+        change: bool,
+    ) -> Outcome<Result<Standing, String>> {
         let profile = match node {
             Node::Plain(plain) => plain.profile.as_ref(),
             Node::Slot(slot) => Some(&slot.profile),

@@ -9,6 +9,9 @@ pub(in crate::exchange) mod guard;
 mod nodes;
 mod ordinary;
 mod process;
+mod space;
+mod special;
+mod xattr;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +61,16 @@ pub trait Office: Send + Sync {
     /// # Errors
     /// The disk's; the bytes are then not kept.
     fn keep(&self, bytes: &[u8]) -> io::Result<String>;
+    /// Keeps a profile's private knowledge over a restart, in place of what was kept before.
+    ///
+    /// # Errors
+    /// The disk's; what was kept before stands then.
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()>;
+    /// What [`Office::remember`] kept of a profile last.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>>;
     /// Appends an event, on disk where that was asked for.
     ///
     /// # Errors
@@ -106,6 +119,8 @@ pub struct SetAttr {
     pub atime: Option<SystemTime>,
     /// Modification time.
     pub mtime: Option<SystemTime>,
+    /// Both times become now, which whoever may write may ask for.
+    pub touch: bool,
 }
 
 /// An open ordinary file or slot.
@@ -192,6 +207,7 @@ impl Files {
             as_root: rustix::process::geteuid().is_root(),
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
+        files.recall_accounts(recent)?;
         files.take_in_logins();
         Ok(files)
     }
@@ -204,7 +220,7 @@ impl Files {
                 Ok(_) => {}
                 Err(fault) => {
                     let (profile, why) = (&profile.name, String::from(fault));
-                    tracing::warn!(profile, why, "the login in .credentials.json was not taken in");
+                    tracing::warn!(profile, why, "the login that lies under the live name was not taken in");
                 }
             }
             if let Err(error) = self.look_at_sidecars(profile) {

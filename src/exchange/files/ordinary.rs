@@ -2,6 +2,7 @@
 
 use super::access::{self, Operation, SEARCH, WRITE};
 use super::fd::{self, FileKey};
+use super::guard::change::Live;
 use super::guard::profile::Profile;
 use super::guard::record::record;
 use super::guard::{LoginName, guarded};
@@ -139,9 +140,15 @@ impl Files {
         }
         let Some(handle) = fd::find(&dir.handle, name)? else { return Ok(None) };
         let metadata = handle.metadata()?;
-        let attr = fd::attr(&metadata);
+        let mut attr = fd::attr(&metadata);
         let node = match guarded(dir, name) {
             Some((profile, LoginName::Slot(slot))) if metadata.is_file() => {
+                Node::Slot(SlotNode::new(profile.clone(), slot, attr))
+            }
+            Some((profile, LoginName::Live)) if metadata.is_symlink() && profile.shows_a_file() => {
+                let Live::To(slot) = profile.live()? else { return Ok(None) };
+                let Some(handle) = profile.slot_handle(&slot)? else { return Ok(None) };
+                attr = fd::attr(&handle.metadata()?);
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
             _ => {
@@ -169,11 +176,20 @@ impl Files {
                 FileType::Directory => NodeKind::Directory,
                 FileType::RegularFile => NodeKind::File,
                 FileType::Symlink => NodeKind::Symlink,
+                FileType::Fifo => NodeKind::Fifo,
+                FileType::Socket => NodeKind::Socket,
+                FileType::BlockDevice => NodeKind::BlockDevice(0),
+                FileType::CharacterDevice => NodeKind::CharDevice(0),
                 FileType::Unknown => match fd::find(&dir.handle, &name)? {
-                    Some(handle) => fd::kind(handle.metadata()?.file_type()),
+                    Some(handle) => fd::kind(&handle.metadata()?),
                     None => continue,
                 },
-                _ => NodeKind::Other,
+            };
+            let kind = match guarded(dir, &name) {
+                Some((profile, LoginName::Live)) if kind == NodeKind::Symlink && profile.shows_a_file() => {
+                    NodeKind::File
+                }
+                _ => kind,
             };
             entries.push(DirEntry { name, kind, ino: entry.ino() });
         }
@@ -186,14 +202,20 @@ impl Files {
         let standing =
             self.standing(caller, &Operation { name: "open", node: &node, child: None }, write != 0)?;
         let metadata = plain.handle.metadata()?;
-        match fd::kind(metadata.file_type()) {
+        match fd::kind(&metadata) {
             NodeKind::File => {}
             NodeKind::Directory => return Err(Denied::os(libc::EISDIR)),
             NodeKind::Symlink => return Err(Denied::os(libc::ELOOP)),
-            NodeKind::Other => return Err(Denied::os(libc::ENXIO)),
+            // The kernel opens these itself, where it does.
+            NodeKind::Fifo | NodeKind::Socket | NodeKind::BlockDevice(_) | NodeKind::CharDevice(_) => {
+                return Err(Denied::os(libc::ENXIO));
+            }
         }
         self.check_mode(caller, standing, &metadata, read | write)?;
         let file = fd::reopen(&plain.handle, for_disk(flags))?;
+        if flags.contains(OFlags::TRUNC) {
+            self.lose_set_ids(caller, &file)?;
+        }
         Ok(OpenFile { opened: Opened::Ordinary(Arc::new(file)) })
     }
 
@@ -305,8 +327,7 @@ impl Files {
             return Err(self.refuse_identity(caller, "link", profile, &guard, ADVICE));
         }
         if let Some(profile) = &plain.profile
-            && let Some(live) = fd::find(&profile.dir, OsStr::new(profile.live_name()))?
-            && FileKey::of(&live.metadata()?) == plain.key
+            && self.is_live_link(plain)?
         {
             return Err(self.refuse_identity(caller, "link", profile, &LoginName::Live, ADVICE));
         }
@@ -382,20 +403,35 @@ impl Files {
         }
         if let Some(size) = change.size {
             match open.map(|open| &open.opened) {
-                Some(Opened::Ordinary(file)) => file.set_len(size)?,
+                Some(Opened::Ordinary(file)) => self.cut(caller, file, size)?,
                 _ => {
                     self.check_mode(caller, standing, &metadata, WRITE)?;
-                    fd::reopen(handle, OFlags::WRONLY)?.set_len(size)?;
+                    self.cut(caller, &fd::reopen(handle, OFlags::WRONLY)?, size)?;
                 }
             }
         }
-        if change.atime.is_some() || change.mtime.is_some() {
+        if change.touch {
             if self.check_owner(caller, standing, &metadata).is_err() {
                 self.check_mode(caller, standing, &metadata, WRITE)?;
             }
+            fd::touch(handle)?;
+        } else if change.atime.is_some() || change.mtime.is_some() {
+            self.check_owner(caller, standing, &metadata)?;
             fd::set_times(handle, change.atime, change.mtime)?;
         }
         Ok(fd::attr(&handle.metadata()?))
+    }
+
+    fn cut(&self, caller: &Caller, file: &File, size: u64) -> std::io::Result<()> {
+        self.lose_set_ids(caller, file)?;
+        file.set_len(size)
+    }
+
+    /// Whether this is the symlink that selects a slot.
+    pub(super) fn is_live_link(&self, plain: &Plain) -> Outcome<bool> {
+        let Some(profile) = &plain.profile else { return Ok(false) };
+        let Some(live) = fd::find(&profile.dir, OsStr::new(profile.live_name()))? else { return Ok(false) };
+        Ok(FileKey::of(&live.metadata()?) == plain.key)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The guard around slots and live links: what becomes of each operation on a guarded name.
 
+mod accounts;
 pub(in crate::exchange) mod change;
 mod notice;
 pub(in crate::exchange) mod profile;
@@ -7,6 +8,7 @@ pub(in crate::exchange::files) mod record;
 pub(in crate::exchange) mod refresh_lock;
 pub(in crate::exchange) mod sidecar;
 pub(super) mod slot;
+mod start;
 
 use crate::exchange::events::members;
 use crate::exchange::files::access::Operation;
@@ -15,7 +17,7 @@ use crate::exchange::files::nodes::{Node, Plain, SlotNode};
 use crate::exchange::files::process::Process;
 use crate::exchange::files::{FileEntry, Files, OpenFile, Opened, SetAttr};
 use crate::exchange::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
-use crate::rules::credential::{self, GuardedName, MAX_CREDENTIAL_BYTES, SlotName, Verdict};
+use crate::rules::credential::{self, GuardedName, MAX_CREDENTIAL_BYTES, SlotName, Verdict, Witness};
 use crate::rules::{Refusal, Rule};
 use crate::wire::time::Timestamp;
 use change::{Accepted, Change, Fault, Grounds, Live, Submission};
@@ -29,6 +31,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+use zeroize::Zeroizing;
 
 const WHOLE_FILE: &str = "Write the whole file, in place or by a temp file renamed over it.";
 
@@ -93,12 +96,51 @@ impl Files {
         slot: &SlotName,
         bytes: &[u8],
     ) -> Result<Accepted, Fault> {
+        self.submit_for_operator(profile, slot, bytes, Grounds::Adopted)
+    }
+
+    /// Puts a login that the operator brings into a new slot, the profile's first as its live one.
+    pub(in crate::exchange) fn add(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+    ) -> Result<Accepted, Fault> {
+        self.submit_for_operator(profile, slot, bytes, Grounds::Judged(Witness::default()))
+    }
+
+    fn submit_for_operator(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+        grounds: Grounds,
+    ) -> Result<Accepted, Fault> {
         let now = self.office_io()?.now();
         let dir = profile.dir.metadata()?;
         let owner = self.as_root.then_some((dir.uid(), dir.gid()));
-        let note = |change: &Change<'_>| self.note(&Actor::Operator, profile, change);
-        let grounds = Grounds::Adopted;
-        profile.submit(Submission { slot, bytes, grounds, owner, link_first: false, now }, &note)
+        let account = self.ask_account(profile, slot, bytes);
+        let (account, link_first) = (account.as_deref(), profile.is_unused()?);
+        self.submit(
+            &Actor::Operator,
+            profile,
+            Submission { slot, bytes, account, grounds, owner, link_first, now },
+        )
+    }
+
+    /// Submits bytes for a slot, and keeps what is known of their account.
+    pub(in crate::exchange::files) fn submit(
+        &self,
+        by: &Actor,
+        profile: &Profile,
+        submission: Submission<'_>,
+    ) -> Result<Accepted, Fault> {
+        let note = |change: &Change<'_>| self.note(by, profile, change);
+        let accepted = profile.submit(submission, &note)?;
+        if submission.account.is_some() {
+            self.keep_accounts(profile);
+        }
+        Ok(accepted)
     }
 
     /// Writes a change's event, on disk where that was asked for: never a token, never a whole hash.
@@ -127,9 +169,14 @@ impl Files {
             "profile": profile.name.as_str(), "slot": slot.as_str(), "by": by.to_string(),
         };
         if let Some(credential) = credential {
-            let expires = Timestamp(credential.expires_at_ms.saturating_mul(1000));
-            fields.insert("fingerprint".to_owned(), credential.fingerprint.to_string().into());
-            fields.insert("expires_at".to_owned(), expires.to_string().into());
+            if let Some(fingerprint) = &credential.fingerprint {
+                fields.insert("fingerprint".to_owned(), fingerprint.to_string().into());
+            }
+            accounts::tell(credential, &mut fields);
+            if let Some(ms) = credential.expires_at_ms {
+                let expires = Timestamp(ms.saturating_mul(1000));
+                fields.insert("expires_at".to_owned(), expires.to_string().into());
+            }
         }
         match change {
             Change::Goes { quarantine, .. } => {
@@ -165,7 +212,7 @@ impl Files {
         }
         let present = read_up_to_limit(&file)?;
         let emptied = flags.contains(OFlags::TRUNC) && !present.is_empty();
-        let bytes = if emptied { Vec::new() } else { present };
+        let bytes = if emptied { Zeroizing::default() } else { present };
         let (profile, slot) = (node.profile.clone(), node.slot.clone());
         let writer = SlotWriter::new(profile, slot, false, caller, bytes, emptied);
         Ok(OpenFile { opened: Opened::SlotWriter(writer) })
@@ -190,6 +237,8 @@ impl Files {
                         return Err(self.refuse(caller, attempt, refusal));
                     }
                 },
+                // Agents see no link here, so it is not the kernel that follows it.
+                Live::To(slot) if profile.shows_a_file() => (slot, false),
                 Live::To(_) | Live::Other => return Err(Denied::os(libc::EEXIST)),
             },
             LoginName::Slot(slot) => (slot, false),
@@ -218,7 +267,8 @@ impl Files {
             mtime: time,
             ctime: time,
         };
-        let writer = SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Vec::new(), true);
+        let writer =
+            SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Zeroizing::default(), true);
         let node = SlotNode::new(profile.clone(), slot, attr);
         Ok((self.nodes.entry(Node::Slot(node), attr), OpenFile { opened: Opened::SlotWriter(writer) }))
     }
@@ -452,10 +502,11 @@ impl Files {
         let now = self.office()?.now();
         let grounds = Grounds::Judged(profile.witness(Process::of(caller.pid), now)?);
         let by = self.office()?.actor(caller);
-        let note = |change: &Change<'_>| self.note(&by, profile, change);
         let owner = self.new_owner(caller);
-        let submission = Submission { slot: &slot, bytes: &bytes, grounds, owner, link_first, now };
-        match profile.submit(submission, &note) {
+        let account = self.ask_account(profile, &slot, &bytes);
+        let account = account.as_deref();
+        let submission = Submission { slot: &slot, bytes: &bytes, account, grounds, owner, link_first, now };
+        match self.submit(&by, profile, submission) {
             Ok(_) => Ok(()),
             Err(Fault::Broke(refusal)) => {
                 Err(self.refuse_login(caller, "rename", (profile, &slot), &bytes, refusal))

@@ -1,6 +1,6 @@
 //! LOGIN-REFUSED.txt: tells whoever looks into a profile that a login was refused, and how to accept it.
 
-use super::profile::{Profile, login};
+use super::profile::Profile;
 use crate::exchange::files::Files;
 use crate::exchange::files::fd;
 use crate::exchange::files::process::{self, Process};
@@ -30,7 +30,7 @@ struct Told<'a> {
 }
 
 fn label(login: Option<&Credential>) -> String {
-    login.map_or("no login".to_owned(), |login| format!("login {}", login.fingerprint))
+    login.map_or("no login".to_owned(), Credential::shown)
 }
 
 /// The line by which a later start knows which slot a notice is about.
@@ -99,8 +99,12 @@ impl Files {
                 who: printable(&format!("{}, process {pid}{program}", office.actor(caller))),
                 profile: &profile.name,
                 slot,
-                held: profile.slot_bytes(slot).ok().flatten().and_then(|bytes| login(&bytes)),
-                offered: login(bytes),
+                held: profile
+                    .slot_bytes(slot)
+                    .ok()
+                    .flatten()
+                    .and_then(|bytes| profile.slot_login(slot, &bytes)),
+                offered: profile.login(bytes),
                 // The command follows below, with its own lines.
                 why: why.split(" The bytes are in quarantine").next().unwrap_or_default(),
                 kept,

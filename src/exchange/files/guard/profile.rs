@@ -1,15 +1,16 @@
 //! One profile on disk: its slots and its live link. What the guard decides is committed here.
 
+use super::accounts::Accounts;
 use super::change::{Accepted, Change, Fault, Grounds, Live, Note, Submission};
 use super::refresh_lock::Holder;
 use crate::exchange::config::ProfileConfig;
 use crate::exchange::events::Event;
 use crate::exchange::files::fd::{self, FileKey};
 use crate::rules::credential::{
-    self, GuardedName, HALF_MADE, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict, Witness,
+    self, GuardedName, HALF_MADE, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict,
 };
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::{Credential, CredentialFile, Fingerprint, parse_claude};
+use crate::wire::credential::{Credential, CredentialFile, Fingerprint, LiveKind};
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -21,15 +22,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use zeroize::Zeroizing;
 
 /// Names of events, which a start reads again.
 pub(in crate::exchange::files) const SWITCHED: &str = "credential-switched";
 pub(in crate::exchange::files) const UNLINKED: &str = "credential-unlinked";
 pub(in crate::exchange::files) const REMOVED: &str = "credential-removed";
-
-fn is_half_made(name: &str) -> bool {
-    name.starts_with(HALF_MADE) && !name.contains('/')
-}
 
 /// What was last decided about a slot, and when.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +39,7 @@ pub(in crate::exchange) struct LastVerdict {
 /// A slot's content as it was read. While `file` is open, no other file can get its inode number.
 struct Seen {
     file: File,
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     metadata: Metadata,
 }
 
@@ -55,6 +53,8 @@ pub(in crate::exchange) struct Profile {
     pub(super) commit: Mutex<()>,
     pub(in crate::exchange::files) refresh_holder: Mutex<Option<Holder>>,
     last: Mutex<BTreeMap<SlotName, LastVerdict>>,
+    /// What the operator's `identity_command` said of the slots' logins.
+    pub(in crate::exchange::files) accounts: Accounts,
     /// The slots whose change behind the mount has its event, with the login that they then held.
     pub(super) drifts_told: Mutex<BTreeMap<SlotName, Option<Fingerprint>>>,
     next_half_made: AtomicU64,
@@ -84,6 +84,7 @@ impl Profile {
             commit: Mutex::default(),
             refresh_holder: Mutex::default(),
             last: Mutex::default(),
+            accounts: Accounts::default(),
             drifts_told: Mutex::default(),
             next_half_made: AtomicU64::new(0),
         };
@@ -96,54 +97,6 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Does what the events tell of and a crash prevented.
-    fn finish(&self, recent: &[Event]) -> io::Result<()> {
-        let mut slots: BTreeMap<SlotName, &Event> = BTreeMap::new();
-        let mut selected = None;
-        for event in recent.iter().filter(|event| event.text("profile") == Some(&self.name)) {
-            let Some(slot) = event.text("slot").and_then(SlotName::parse) else { continue };
-            match event.event.as_str() {
-                SWITCHED => selected = Some(slot),
-                UNLINKED => selected = None,
-                _ => drop(slots.insert(slot, event)),
-            }
-        }
-        for (slot, event) in slots {
-            let is_its_login = |bytes: &[u8]| {
-                login(bytes).is_some_and(|l| event.text("fingerprint") == Some(&l.fingerprint.to_string()))
-            };
-            if event.event == REMOVED {
-                let held = self.slot_bytes(&slot)?;
-                if held.is_some_and(|bytes| is_its_login(&bytes)) && self.live()? != Live::To(slot.clone()) {
-                    rustix::fs::unlinkat(&self.dir, self.slot_file_name(&slot).as_str(), AtFlags::empty())?;
-                    tracing::info!(profile = self.name, %slot, "finished a removal that a crash interrupted");
-                }
-                continue;
-            }
-            let Some(staged) = event.text("staged").filter(|name| is_half_made(name)) else { continue };
-            let Some(handle) = fd::find(&self.dir, OsStr::new(staged))? else { continue };
-            let bytes = read_up_to_limit(&fd::reopen(&handle, OFlags::RDONLY)?)?;
-            if !is_its_login(&bytes) {
-                continue;
-            }
-            if event.members.contains_key("link_first") && self.live()? == Live::Absent {
-                self.link_first(&slot, &handle)?;
-            }
-            self.remove_sidecar(&slot)?;
-            rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(&slot).as_str())?;
-            tracing::info!(profile = self.name, %slot, "finished a write that a crash interrupted");
-        }
-        if let Some(slot) = selected
-            && self.slot_handle(&slot)?.is_some()
-            && matches!(self.live()?, Live::Absent | Live::To(_))
-            && self.live()? != Live::To(slot.clone())
-        {
-            self.relink(&slot)?;
-            tracing::info!(profile = self.name, %slot, "finished a switch that a crash interrupted");
-        }
-        Ok(())
-    }
-
     /// A slot of this profile, to word refusals.
     pub fn slot_ref<'a>(&'a self, slot: &'a SlotName) -> SlotRef<'a> {
         SlotRef { format: &self.config.format, profile: &self.name, slot }
@@ -152,6 +105,11 @@ impl Profile {
     /// The live file's name.
     pub fn live_name(&self) -> &str {
         &self.config.format.live
+    }
+
+    /// Whether agents see a regular file where the live link is on disk.
+    pub fn shows_a_file(&self) -> bool {
+        self.config.format.kind == LiveKind::File
     }
 
     /// A slot's file name.
@@ -168,15 +126,6 @@ impl Profile {
     pub fn slot_path(&self, slot: &SlotName) -> String {
         self.path(&self.slot_file_name(slot))
     }
-
-    /// Of its folder: what is made in it for nobody in particular has that owner.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn dir_metadata(&self) -> io::Result<Metadata> {
-        self.dir.metadata()
-    }
-
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir)? {
@@ -227,8 +176,29 @@ impl Profile {
     }
 
     /// A slot's bytes.
-    pub fn slot_bytes(&self, slot: &SlotName) -> io::Result<Option<Vec<u8>>> {
+    pub fn slot_bytes(&self, slot: &SlotName) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         Ok(self.see(slot)?.map(|seen| seen.bytes))
+    }
+
+    /// The login in a text, if there is one.
+    pub fn login(&self, bytes: &[u8]) -> Option<Credential> {
+        self.config.format.login(bytes)
+    }
+
+    /// The login that a text in this slot is, with the account that the operator's command found it to be.
+    pub fn slot_login(&self, slot: &SlotName, bytes: &[u8]) -> Option<Credential> {
+        self.login(bytes).map(|login| self.accounts.complete(slot, login))
+    }
+
+    /// The other slot that holds this login's account.
+    fn elsewhere(&self, slot: &SlotName, login: &CredentialFile) -> Option<SlotName> {
+        let CredentialFile::Login(login) = login else { return None };
+        let holds_it = |other: &SlotName| {
+            let bytes = self.slot_bytes(other).ok().flatten();
+            let held = bytes.and_then(|bytes| self.slot_login(other, &bytes));
+            held.is_some_and(|held| credential::is_same_login(&held, login))
+        };
+        self.slots().ok()?.into_iter().find(|other| other != slot && holds_it(other))
     }
 
     /// What the live link is.
@@ -263,21 +233,35 @@ impl Profile {
     }
 
     fn try_submit(&self, submission: Submission<'_>, note: Note<'_>) -> Result<Accepted, Fault> {
-        let Submission { slot, bytes, grounds, owner, link_first, now } = submission;
-        let new = parse_claude(bytes).map_err(|e| {
+        let Submission { slot, bytes, account, grounds, owner, link_first, now } = submission;
+        let mut new = self.config.format.read(bytes).map_err(|e| {
             let what = format!(
                 "These bytes are no login ({e}), so slot {slot} keeps its own. Write the whole file."
             );
             Refusal::new(Rule::Identity, what)
         })?;
+        if let CredentialFile::Login(login) = &mut new {
+            Accounts::add(login, account);
+        }
         let at = self.slot_ref(slot);
         loop {
             let seen = self.see(slot)?;
-            let old = seen.as_ref().and_then(|seen| login(&seen.bytes));
+            let old = seen.as_ref().and_then(|seen| match account {
+                Some(_) => self.slot_login(slot, &seen.bytes),
+                // Nobody said whose the new login is: the files' own evidence decides.
+                None => self.login(&seen.bytes),
+            });
             let verdict = match grounds {
                 Grounds::Judged(witness) => {
-                    let compared = self.compared_with(slot, old.as_ref(), &new)?;
-                    Some(credential::judge(at, compared, &new, witness, now, self.config.strict)?)
+                    let compared = match account {
+                        Some(_) => old.as_ref(),
+                        None => self.compared_with(slot, old.as_ref(), &new)?,
+                    };
+                    let judged = credential::judge(at, compared, &new, witness, now, self.config.strict);
+                    Some(
+                        judged
+                            .map_err(|mismatch| mismatch.refusal(at, self.elsewhere(slot, &new).as_ref()))?,
+                    )
                 }
                 Grounds::Adopted => None,
             };
@@ -294,7 +278,7 @@ impl Profile {
             if link_first {
                 self.check_unused()?;
             }
-            let changed = seen.as_ref().is_none_or(|seen| seen.bytes != bytes);
+            let changed = seen.as_ref().is_none_or(|seen| seen.bytes.as_slice() != bytes);
             if changed {
                 let kept = seen.as_ref().map(|seen| (seen.metadata.uid(), seen.metadata.gid()));
                 let staged = self.stage(bytes, owner.and(kept).or(owner))?;
@@ -317,6 +301,7 @@ impl Profile {
             } else if verdict != Some(Verdict::Unchanged) {
                 note(&Change::Enters { slot, verdict, credential, staged: None, link_first: false })?;
             }
+            self.accounts.keep(slot, credential);
             self.renew_sidecar(slot, verdict, credential, now);
             drop(commit);
             // Keeping the old file open until here is what makes `is_still` exact.
@@ -388,7 +373,7 @@ impl Profile {
     }
 
     /// Makes a profile's first live link, its owner the slot's.
-    fn link_first(&self, slot: &SlotName, staged: &File) -> io::Result<()> {
+    pub(super) fn link_first(&self, slot: &SlotName, staged: &File) -> io::Result<()> {
         rustix::fs::symlinkat(self.slot_file_name(slot).as_str(), &self.dir, self.live_name())?;
         let owner = staged.metadata()?;
         if let Some(link) = fd::find(&self.dir, OsStr::new(self.live_name()))?
@@ -399,7 +384,8 @@ impl Profile {
         Ok(())
     }
 
-    /// Points the live link at a slot by `perform`, if the slot may be switched to.
+    /// Points the live link at a slot by `perform`, if the slot may be switched to. `even_if_expired`: the
+    /// operator's word that its refresh token lives.
     pub(in crate::exchange) fn switch(
         &self,
         slot: &SlotName,
@@ -419,7 +405,7 @@ impl Profile {
             }
             Err(e) => return Err(stale(format!("Slot {slot} of {name} can't be read ({e}).")).into()),
         };
-        let Some(credential) = login(&bytes) else {
+        let Some(credential) = self.slot_login(slot, &bytes) else {
             let what = format!("Slot {slot} of {name} holds no readable login; write one to it first.");
             return Err(stale(what).into());
         };
@@ -466,7 +452,7 @@ impl Profile {
                 return Err(Refusal::new(Rule::Identity, what).into());
             }
             if self.is_still(slot, Some(&seen))? {
-                let credential = login(&seen.bytes);
+                let credential = self.slot_login(slot, &seen.bytes);
                 let credential = credential.as_ref();
                 note(&Change::Goes { slot, credential, quarantine: &quarantine })?;
                 let gone =
@@ -480,30 +466,6 @@ impl Profile {
                 return Ok(true);
             }
         }
-    }
-
-    /// Takes in a login that lies where the live link belongs, as a program left it before there was a
-    /// guard: it becomes the first slot. `None` where there is nothing to take in.
-    pub(in crate::exchange::files) fn take_in(
-        &self,
-        as_root: bool,
-        now: Timestamp,
-        note: Note<'_>,
-    ) -> Result<Option<Accepted>, Fault> {
-        let slot = SlotName::first();
-        let Some(handle) = fd::find(&self.dir, OsStr::new(self.live_name()))? else { return Ok(None) };
-        if !handle.metadata()?.is_file() || self.slot_handle(&slot)?.is_some() {
-            return Ok(None);
-        }
-        let file = fd::reopen(&handle, OFlags::RDONLY)?;
-        let bytes = read_up_to_limit(&file)?;
-        let metadata = file.metadata()?;
-        let owner = as_root.then_some((metadata.uid(), metadata.gid()));
-        let grounds = Grounds::Judged(Witness::default());
-        let submission = Submission { slot: &slot, bytes: &bytes, grounds, owner, link_first: false, now };
-        let accepted = self.submit(submission, note)?;
-        self.relink(&slot)?;
-        Ok(Some(accepted))
     }
 
     /// Remembers what was decided about a slot.
@@ -521,17 +483,11 @@ fn fd_chown(file: &File, uid: u32, gid: u32) -> io::Result<()> {
     Ok(rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))?)
 }
 
-/// The login in a text, if there is one.
-pub(in crate::exchange) fn login(bytes: &[u8]) -> Option<Credential> {
-    match parse_claude(bytes) {
-        Ok(CredentialFile::Login(credential)) => Some(credential),
-        _ => None,
-    }
-}
-
 /// At most one byte more than a credential may have, so that the caller sees what is too long.
-pub(in crate::exchange::files) fn read_up_to_limit(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_CREDENTIAL_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+pub(in crate::exchange::files) fn read_up_to_limit(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let most = MAX_CREDENTIAL_BYTES as u64 + 1;
+    // Room for all of it: growing would leave copies behind that nobody wipes.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(file.metadata()?.len().min(most) as usize + 32));
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -153,7 +153,7 @@ impl Files {
         };
         let present = read_up_to_limit(&fd::reopen(&plain.handle, OFlags::RDONLY)?)?;
         let emptied = flags.contains(OFlags::TRUNC) && !present.is_empty();
-        let bytes = if emptied { Vec::new() } else { present };
+        let bytes = if emptied { Vec::new() } else { present.to_vec() };
         let draft =
             Draft { bytes, pending: emptied, written_by: None, refused: None, caller: caller.clone() };
         let writer = SidecarWriter { profile: profile.clone(), slot: slot.clone(), draft: Mutex::new(draft) };
@@ -393,7 +393,7 @@ impl Files {
             }
         };
         let bytes = read_up_to_limit(&fd::reopen(&source, OFlags::RDONLY)?)?;
-        let bytes = if bytes.len() > MAX_SIDECAR_BYTES { Vec::new() } else { bytes };
+        let bytes = if bytes.len() > MAX_SIDECAR_BYTES { Vec::new() } else { bytes.to_vec() };
         match profile.submit_sidecar(slot, &bytes) {
             Ok(()) => {}
             Err(Fault::Io(error)) => return Err(Denied::Io(error)),

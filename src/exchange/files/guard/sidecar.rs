@@ -4,7 +4,7 @@
 //! the slot holds was not left by a crash: somebody changed the slot behind the mount.
 
 use super::change::Fault;
-use super::profile::{Profile, login, read_up_to_limit};
+use super::profile::{Profile, read_up_to_limit};
 use crate::exchange::Actor;
 use crate::exchange::events::members;
 use crate::exchange::files::Files;
@@ -45,8 +45,8 @@ impl Profile {
 
     /// What a slot and its sidecar hold. For whoever holds `commit`.
     fn standing_now(&self, slot: &SlotName) -> io::Result<Standing> {
-        let held = self.slot_bytes(slot)?.and_then(|bytes| login(&bytes));
-        Ok(Standing { held: held.map(|login| login.fingerprint), recorded: self.recorded(slot)? })
+        let held = self.slot_bytes(slot)?.and_then(|bytes| self.login(&bytes));
+        Ok(Standing { held: held.and_then(|login| login.fingerprint), recorded: self.recorded(slot)? })
     }
 
     /// What a new login is to be compared with: the slot's own, but nothing where the slot was changed behind the
@@ -58,8 +58,7 @@ impl Profile {
         new: &CredentialFile,
     ) -> io::Result<Option<&'a Credential>> {
         let (Some(held), CredentialFile::Login(new)) = (old, new) else { return Ok(old) };
-        let comes_back =
-            held.fingerprint != new.fingerprint && self.recorded(slot)?.as_ref() == Some(&new.fingerprint);
+        let comes_back = held.fingerprint != new.fingerprint && self.recorded(slot)? == new.fingerprint;
         Ok(if comes_back { None } else { old })
     }
 
@@ -70,8 +69,7 @@ impl Profile {
         verdict: Option<Verdict>,
         new: &Credential,
     ) -> io::Result<()> {
-        let stays =
-            verdict == Some(Verdict::Unchanged) || self.recorded(slot)?.as_ref() == Some(&new.fingerprint);
+        let stays = verdict == Some(Verdict::Unchanged) || self.recorded(slot)? == new.fingerprint;
         if stays { Ok(()) } else { self.remove_sidecar(slot) }
     }
 
@@ -93,9 +91,10 @@ impl Profile {
         new: &Credential,
         now: Timestamp,
     ) {
-        let renewed = self.recorded(slot).and_then(|recorded| match recorded {
-            Some(recorded) if recorded == new.fingerprint || verdict == Some(Verdict::Unchanged) => Ok(()),
-            _ => self.put_sidecar(slot, &Sidecar::new(slot.as_str(), &new.fingerprint, now).text()),
+        let renewed = self.recorded(slot).and_then(|recorded| match (recorded, &new.fingerprint) {
+            (_, None) => Ok(()),
+            (Some(recorded), Some(new)) if recorded == *new || verdict == Some(Verdict::Unchanged) => Ok(()),
+            (_, Some(new)) => self.put_sidecar(slot, &Sidecar::new(slot.as_str(), new, now).text()),
         });
         if let Err(error) = renewed {
             tracing::warn!(profile = self.name, %slot, %error, "no sidecar tells of a slot until the next start");

@@ -1,5 +1,6 @@
 //! The files against a real directory, without a mount: what each test here sees, a program would.
 
+mod posix;
 mod records;
 mod refresh;
 mod slots;
@@ -39,6 +40,7 @@ struct Desk {
     refused: Mutex<Vec<Refused>>,
     kept: Mutex<Vec<Vec<u8>>>,
     events: Mutex<Vec<(&'static str, Map<String, Value>)>>,
+    remembered: Mutex<Map<String, Value>>,
 }
 
 fn agent(name: &str) -> AgentName {
@@ -76,6 +78,13 @@ impl Office for Desk {
         self.kept.lock().push(bytes.to_vec());
         Ok("private/quarantine/kept".to_owned())
     }
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()> {
+        self.remembered.lock().insert(profile.to_owned(), serde_json::from_slice(text)?);
+        Ok(())
+    }
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.remembered.lock().get(profile).map(|text| text.to_string().into_bytes()))
+    }
     fn event(&self, event: &'static str, fields: Map<String, Value>) -> io::Result<()> {
         self.events.lock().push((event, fields));
         Ok(())
@@ -95,14 +104,27 @@ fn place() -> Place {
 }
 
 fn place_with(dir: TempDir, strict: bool) -> Place {
-    let profile =
-        ProfileConfig { format: Format::claude(), strict, agents: Some(vec![agent("bob"), agent("alice")]) };
+    place_of(dir, ProfileConfig { strict, ..profile(Format::claude()) })
+}
+
+/// The profile of a format for bob and alice.
+fn profile(format: Format) -> ProfileConfig {
+    let agents = Some(vec![agent("bob"), agent("alice")]);
+    ProfileConfig { format, strict: false, agents, identity_command: None }
+}
+
+/// With `profile` as `claude`, and as `other` for everybody.
+fn place_of(dir: TempDir, profile: ProfileConfig) -> Place {
     let other = ProfileConfig { agents: None, ..profile.clone() };
     let credentials = [("claude".to_owned(), profile), ("other".to_owned(), other)].into();
     let config = Config { credentials, ..Config::parse("").unwrap() };
     let desk = Arc::new(Desk::default());
+    place_at(dir, desk, &config)
+}
+
+fn place_at(dir: TempDir, desk: Arc<Desk>, config: &Config) -> Place {
     let office: Arc<dyn Office> = desk.clone();
-    let files = Files::new(&dir.path().join("credentials"), &config, Arc::downgrade(&office), &[]).unwrap();
+    let files = Files::new(&dir.path().join("credentials"), config, Arc::downgrade(&office), &[]).unwrap();
     let top = files.lookup(&operator(), files.root(), OsStr::new("claude")).unwrap().id;
     Place { dir, desk, files, top }
 }
