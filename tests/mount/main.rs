@@ -19,6 +19,7 @@ mod hardening;
 mod hostile;
 mod identity;
 mod load;
+mod locks;
 mod logs;
 mod manager;
 mod mounting;
