@@ -78,7 +78,7 @@ class Provider(http.server.BaseHTTPRequestHandler):
             return self.answer(200, {"data": {"viewer": {"login": "mona"}}})
         if self.host() == "oauth2.googleapis.com" and self.path.startswith("/token") and b"refresh_token" in body:
             # Google's refresh tokens stay as they are.
-            return self.answer(200, gemini_login("g", len(spent), 3600))
+            return self.answer(200, gemini_login("g", 1, 3600))
         if self.path.endswith("/oauth/token"):
             return self.refresh(json.loads(body)["refresh_token"])
         self.answer(500, {"error": {"type": "api_error", "message": "only tokens are served here"}})
