@@ -19,10 +19,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use waiting::Waiter;
+use std::time::{Duration, Instant};
+use waiting::{Until, Waiter};
 
 /// The last byte of a lock that reaches to the end of the file, wherever that is.
 pub const TO_THE_END: u64 = i64::MAX as u64;
+
+/// How long a lock that is not waited for is waited for all the same, where its holder has just closed a descriptor.
+const RELEASE_TIME: Duration = Duration::from_millis(30);
 
 /// What is locked.
 #[derive(Debug, Clone)]
@@ -181,9 +185,24 @@ impl Locks {
     pub fn set(&self, file: &LockFile, request: LockRequest, wait: bool, reply: Reply) {
         let done = self.try_set(file, &request);
         match done {
-            Err(denied) if wait && denied.errno() == libc::EAGAIN => self.0.park(file, request, reply),
+            Err(denied) if denied.errno() == libc::EAGAIN => match self.patience(file, &request, wait) {
+                Some(until) => self.0.park(file, request, until, reply),
+                None => reply(Err(denied)),
+            },
             done => reply(done),
         }
+    }
+
+    /// How long to wait for a lock that somebody else holds.
+    fn patience(&self, file: &LockFile, request: &LockRequest, wait: bool) -> Option<Until> {
+        if wait {
+            return Some(Until::Had);
+        }
+        let key = file.key().ok()?;
+        let now = Instant::now();
+        let table = self.0.table.lock();
+        let closing = table.files.get(&key)?.is_being_closed(&request.owner, now);
+        closing.then(|| Until::At(now + RELEASE_TIME))
     }
 
     fn try_set(&self, file: &LockFile, request: &LockRequest) -> Outcome<()> {
@@ -197,15 +216,22 @@ impl Locks {
         done
     }
 
-    /// A process has closed a descriptor of the file: its fcntl(2) locks on it are gone, as POSIX wants it.
-    pub fn closed(&self, file: &LockFile, owner: LockOwner) {
+    /// A process has closed a descriptor of the file: its fcntl(2) locks on it are gone, as POSIX wants it. If it was
+    /// the open file's last, the kernel will say so, but close(2) does not wait for that.
+    pub fn closed(&self, file: &LockFile, owner: LockOwner, handle: u64) {
         if self.0.owners.load(Ordering::Acquire) == 0 {
             return;
         }
         let Ok(key) = file.key() else { return };
+        let now = Instant::now();
         self.0.drop_held(|at, held_by, held| {
-            if *at == key && *held_by == owner {
+            if *at != key || held_by.mount != owner.mount {
+                return;
+            }
+            if *held_by == owner {
                 held.handles.clear();
+            } else if held.handles.contains(&handle) {
+                held.closing = Some(now);
             }
         });
     }

@@ -3,6 +3,7 @@
 //! Every callback runs inside [`attempt`], so that a panic fails one request with EIO and not the mount, and replies
 //! after it, so that nothing is held while the kernel is told.
 
+use super::attempt::{as_an_ordinary_writer, attempt, reply_empty, reply_xattr};
 use super::attr::{attr_ttl, entry_ttl, file_attr, file_type};
 use super::crowd::Crowd;
 use super::handles::{Backings, Handles};
@@ -13,14 +14,13 @@ use super::names::Change;
 use super::tree::{Node, TOP};
 #[cfg(target_os = "linux")]
 use crate::exchange::locks::LockMode;
-use crate::exchange::{Attr, Caller, Exchange, Outcome};
+use crate::exchange::{Attr, Caller, Exchange};
 use crate::wire::name::AgentName;
 use fuser::*;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,30 +42,6 @@ pub(super) struct Mounted {
     pub(super) passthrough: Arc<AtomicBool>,
     /// Called once when the mount has ended.
     pub(super) on_end: Option<Box<dyn FnOnce() + Send + Sync>>,
-}
-
-/// Runs one request. What it returns is for the reply, which the caller sends afterwards.
-fn attempt<T>(operation: &'static str, request: impl FnOnce() -> Outcome<T>) -> Result<T, Errno> {
-    match catch_unwind(AssertUnwindSafe(request)) {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(denied)) => {
-            tracing::trace!(operation, %denied);
-            Err(Errno::from_i32(denied.errno()))
-        }
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            tracing::error!(
-                operation,
-                message,
-                "a request failed with a defect in batonfs: please report it"
-            );
-            Err(Errno::EIO)
-        }
-    }
 }
 
 impl Mounted {
@@ -113,48 +89,6 @@ impl Mounted {
         let has_set_ids = |file: &std::fs::File| file.metadata().is_ok_and(|m| m.mode() & 0o6000 != 0);
         let passed = |file: &&std::fs::File| enabled && !has_set_ids(file);
         self.backings.attach(number, || file.filter(passed).map(register))
-    }
-}
-
-/// Runs what registers a backing file without this thread's right to write to a file and leave it its set-user-ID bit:
-/// the kernel writes to it with the rights that it was registered with, whoever the writer is.
-#[cfg(target_os = "linux")]
-fn as_an_ordinary_writer<T>(register: impl FnOnce() -> T) -> T {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-    let Ok(own) = capabilities(None) else { return register() };
-    if !own.effective.contains(CapabilitySet::FSETID) {
-        return register();
-    }
-    let mut without = own;
-    without.effective.remove(CapabilitySet::FSETID);
-    let lowered = set_capabilities(None, without);
-    let registered = register();
-    if lowered.is_ok()
-        && let Err(error) = set_capabilities(None, own)
-    {
-        tracing::error!(%error, "this thread has lost CAP_FSETID");
-    }
-    registered
-}
-#[cfg(not(target_os = "linux"))]
-fn as_an_ordinary_writer<T>(register: impl FnOnce() -> T) -> T {
-    register()
-}
-
-fn reply_empty(done: Result<(), Errno>, reply: ReplyEmpty) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// Answers with what there is, or how much it is where the caller asked for no more.
-fn reply_xattr(found: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
-    match found {
-        Ok(bytes) if size == 0 => reply.size(bytes.len() as u32),
-        Ok(bytes) if bytes.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(bytes) => reply.data(&bytes),
-        Err(errno) => reply.error(errno),
     }
 }
 
@@ -668,26 +602,5 @@ impl Filesystem for Mounted {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::ENOTTY);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::exchange::Denied;
-
-    #[test]
-    fn a_panic_in_a_request_is_an_io_error_of_that_request() {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let outcome: Result<(), Errno> = attempt("read", || panic!("defect"));
-        std::panic::set_hook(hook);
-        assert_eq!(outcome.unwrap_err().code(), libc::EIO);
-    }
-
-    #[test]
-    fn the_errno_of_a_denial_reaches_the_reply() {
-        let outcome: Result<(), Errno> = attempt("read", || Err(Denied::os(libc::ENOSPC)));
-        assert_eq!(outcome.unwrap_err().code(), libc::ENOSPC);
     }
 }

@@ -87,7 +87,7 @@ impl Mounted {
     /// close(2) by a process: its fcntl(2) locks on the file go.
     pub(super) fn drop_locks_of(&self, inode: u64, handle: u64, owner: u64) {
         if let Ok(file) = self.lock_file(inode, handle) {
-            self.exchange.locks().closed(&file, self.lock_owner(owner));
+            self.exchange.locks().closed(&file, self.lock_owner(owner), handle);
         }
     }
 

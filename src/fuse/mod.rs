@@ -9,6 +9,7 @@ pub mod mount;
 pub mod tree;
 
 mod adapter;
+mod attempt;
 mod attr;
 mod crowd;
 mod extended;

@@ -1,12 +1,15 @@
 //! One locked file, and the descriptors on which the kernel keeps its owners' locks.
 
-use super::{LockFound, LockKind, LockMode, LockOwner, LockRequest, TO_THE_END, no_lock, reopen};
+use super::{
+    LockFound, LockKind, LockMode, LockOwner, LockRequest, RELEASE_TIME, TO_THE_END, no_lock, reopen,
+};
 use crate::exchange::{Denied, Outcome};
 use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::FlockOperation;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A file that somebody has locked.
 pub(super) struct Anchor {
@@ -22,6 +25,8 @@ pub(super) struct Held {
     pub(super) handles: HashSet<u64>,
     ranges: Vec<Range>,
     whole: bool,
+    /// When a descriptor of such an open file was closed last: perhaps its last one.
+    pub(super) closing: Option<Instant>,
 }
 
 /// A lock by fcntl(2): for telling whose it is. The kernel decides what excludes what.
@@ -134,8 +139,14 @@ impl Anchor {
                 return Ok(());
             }
             let file = reopen(&self.base).map_err(|_| no_lock())?;
-            let held =
-                Held { file, pid: request.pid, handles: HashSet::new(), ranges: Vec::new(), whole: false };
+            let held = Held {
+                file,
+                pid: request.pid,
+                handles: HashSet::new(),
+                ranges: Vec::new(),
+                whole: false,
+                closing: None,
+            };
             self.owners.insert(request.owner, held);
         }
         let Some(held) = self.owners.get_mut(&request.owner) else { return Err(no_lock()) };
@@ -148,6 +159,12 @@ impl Anchor {
             self.owners.remove(&request.owner);
         }
         done
+    }
+
+    /// Whether somebody else who holds it may have closed it a moment ago.
+    pub(super) fn is_being_closed(&self, owner: &LockOwner, now: Instant) -> bool {
+        let others = self.owners.iter().filter(|(other, _)| *other != owner);
+        others.filter_map(|(_, held)| held.closing).any(|closed| now.duration_since(closed) < RELEASE_TIME)
     }
 
     /// Which lock by fcntl(2) stands in the way.

@@ -124,9 +124,9 @@ fn closing_drops_what_is_the_process_s_and_the_last_close_what_is_the_open_file_
     let (_dir, file, locks) = place();
     let free = |locks: &Locks| locks.test(&file, &ranges(9, LockMode::Write, (0, 0))).unwrap().is_none();
     assert_eq!(set(&locks, &file, ranges(1, LockMode::Write, (0, 0))), 0);
-    locks.closed(&file, LockOwner { mount: 1, id: 1 });
+    locks.closed(&file, LockOwner { mount: 1, id: 1 }, 10);
     assert!(!free(&locks), "another mount's owner of the same number is another");
-    locks.closed(&file, LockOwner { mount: 0, id: 1 });
+    locks.closed(&file, LockOwner { mount: 0, id: 1 }, 10);
     assert!(free(&locks));
     let mut other_handle = ranges(1, LockMode::Write, (0, 0));
     assert_eq!(set(&locks, &file, other_handle), 0);
@@ -183,6 +183,23 @@ fn who_is_gone_waits_no_more() {
     ask(&locks, &file, unmounted, true, &answers);
     locks.unmounted(7);
     assert_eq!(answers.lock().last(), Some(&(3, libc::EINTR)));
+}
+
+#[test]
+fn a_lock_whose_file_is_being_closed_is_waited_for_a_moment() {
+    let (_dir, file, locks) = place();
+    assert_eq!(set(&locks, &file, whole(1, LockMode::Write)), 0);
+    assert_eq!(set(&locks, &file, whole(2, LockMode::Write)), libc::EAGAIN, "at once");
+    let process = LockOwner { mount: 0, id: 99 };
+    locks.closed(&file, process, 10);
+    let answers = Answers::default();
+    ask(&locks, &file, whole(2, LockMode::Write), false, &answers);
+    assert!(answers.lock().is_empty());
+    locks.released(0, 10);
+    until(|| *answers.lock() == [(2, 0)]);
+    locks.closed(&file, process, 20);
+    ask(&locks, &file, whole(3, LockMode::Write), false, &answers);
+    until(|| *answers.lock() == [(2, 0), (3, libc::EAGAIN)]);
 }
 
 #[test]

@@ -3,23 +3,40 @@
 use super::{LockFile, LockRequest, Reply, Shared, Table, no_lock, signals};
 use crate::exchange::{Denied, Outcome};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often to try again without having been told: who holds a lock behind the mount does not tell.
 const PAUSE: Duration = Duration::from_millis(50);
+const SHORT_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long somebody waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// The lock is had.
+    Had,
+    /// The lock is had, or then.
+    At(Instant),
+}
 
 /// Somebody who waits.
 pub(super) struct Waiter {
     file: LockFile,
+    until: Until,
     pub(super) request: LockRequest,
     pub(super) reply: Reply,
 }
 
+impl Until {
+    fn is_over(self) -> bool {
+        matches!(self, Until::At(then) if then <= Instant::now())
+    }
+}
+
 impl Shared {
     /// Has `request` wait.
-    pub(super) fn park(self: &Arc<Self>, file: &LockFile, request: LockRequest, reply: Reply) {
+    pub(super) fn park(self: &Arc<Self>, file: &LockFile, request: LockRequest, until: Until, reply: Reply) {
         let mut table = self.table.lock();
-        table.waiting.push(Waiter { file: file.clone(), request, reply });
+        table.waiting.push(Waiter { file: file.clone(), until, request, reply });
         if table.attended {
             return;
         }
@@ -47,7 +64,8 @@ impl Shared {
                 table.attended = false;
                 return;
             }
-            self.given_up.wait_for(&mut table, PAUSE);
+            let hurried = table.waiting.iter().any(|waiter| waiter.until != Until::Had);
+            self.given_up.wait_for(&mut table, if hurried { SHORT_PAUSE } else { PAUSE });
             let answered = self.try_all(&mut table);
             drop(table);
             for (waiter, answer) in answered {
@@ -66,7 +84,9 @@ impl Shared {
                 waiter.file.key().and_then(|key| self.apply(table, &key, &waiter.file, &waiter.request))
             };
             match tried {
-                Err(denied) if denied.errno() == libc::EAGAIN => table.waiting.push(waiter),
+                Err(denied) if denied.errno() == libc::EAGAIN && !waiter.until.is_over() => {
+                    table.waiting.push(waiter);
+                }
                 over => answered.push((waiter, over)),
             }
         }
