@@ -11,6 +11,7 @@ mod clients;
 mod conversation;
 mod crash;
 mod credentials;
+mod credentials_operator;
 mod daemon;
 mod delivery;
 mod faults;
