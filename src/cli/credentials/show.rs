@@ -75,7 +75,8 @@ pub(super) fn history(out: &mut impl Write, answer: &Value) -> Written {
             if record["quarantine"].is_string() {
                 notes.push(format!("kept as {}", text(&record["quarantine"])));
             }
-            let row = [&record["time"], &record["slot"], &record["what"], &record["by"], &record["login"]];
+            let login = if record["account"].is_string() { &record["account"] } else { &record["login"] };
+            let row = [&record["time"], &record["slot"], &record["what"], &record["by"], login];
             row.into_iter().map(text).chain([notes.join(", ")]).collect()
         })
         .collect();

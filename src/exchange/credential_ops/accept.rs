@@ -61,7 +61,7 @@ impl Exchange {
         self.profile(name).map_err(|error| {
             format!(
                 "{error} To make it, add these lines to exchange.toml and mount again:\n\n\
-                 [credentials.{name}]\nformat = \"claude\""
+                 [credentials.{name}]\nformat = \"claude\"  # or codex, gemini, gh"
             )
         })
     }

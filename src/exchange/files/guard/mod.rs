@@ -286,12 +286,6 @@ impl Files {
             self.standing(caller, &Operation { name: "setattr", node: &whole, child: None }, true)?;
         let (profile, name) = (&node.profile, LoginName::Slot(node.slot.clone()));
         let attr = node.attr()?;
-        if let Some(mode) = change.mode
-            && mode & 0o7777 != 0o600
-        {
-            let advice = "A slot's mode is 0600 and stays so. Leave it, or chmod 600.";
-            return Err(self.refuse_identity(caller, "chmod", profile, &name, advice));
-        }
         if change.uid.is_some_and(|uid| uid != attr.uid) || change.gid.is_some_and(|gid| gid != attr.gid) {
             let advice =
                 "A slot keeps its owner and group. Leave them; the agents of the profile share its slots.";
@@ -315,6 +309,7 @@ impl Files {
                 self.check_owner(caller, standing, &handle.metadata()?)?;
             }
             if change.mode.is_some() {
+                // Whatever was asked for: copying programs give the modes of what they copied.
                 fd::chmod(&handle, 0o600)?;
             }
             if change.atime.is_some() || change.mtime.is_some() {
