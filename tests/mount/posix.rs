@@ -170,7 +170,9 @@ fn another_user_s_write_takes_set_ids_away_as_on_the_disk() {
             setpriv --reuid 1 --regid 1 --clear-groups touch -d @5 t
             mkdir -m 777 d; chmod 604 t; setfattr -n user.a -v 1 t; setpriv --reuid 1 --regid 1 --clear-groups getfattr -d t
             setpriv --reuid 1 --regid 1 --clear-groups setfattr -n user.a -v 2 t
-            setpriv --reuid 1 --regid 1 --clear-groups mknod d/n c 1 3";
+            setpriv --reuid 1 --regid 1 --clear-groups mknod d/n c 1 3
+            cp /bin/true x; for mode in 711 744 111 700 444; do chmod $mode x
+            setpriv --reuid 1 --regid 1 --clear-groups bash -c ./x && echo ran; done";
         let (on_disk, in_mount) = in_both_places(&mount, &fixture, script);
         assert_eq!(on_disk, in_mount, "{args:?}");
         mount.bash("cd credentials/claude && mknod null c 1 3").ok();

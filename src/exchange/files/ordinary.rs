@@ -22,6 +22,9 @@ use std::sync::Arc;
 
 const SETGID: u32 = 0o2000;
 
+/// What Linux adds to the flags of open(2) where it opens a program to run it: who may run it need not read it.
+const TO_EXECUTE: u32 = if cfg!(target_os = "linux") { 0x20 } else { 0 };
+
 impl Files {
     pub(in crate::exchange) fn office(&self) -> Outcome<Arc<dyn Office>> {
         Ok(self.office_io()?)
@@ -197,7 +200,10 @@ impl Files {
     }
 
     pub(super) fn open_plain(&self, caller: &Caller, plain: &Plain, flags: OFlags) -> Outcome<OpenFile> {
-        let (read, write) = wanted(flags);
+        let (read, write) = match wanted(flags) {
+            (_, write) if flags.bits() & TO_EXECUTE != 0 => (SEARCH, write),
+            wanted => wanted,
+        };
         let node = Node::Plain(plain.clone());
         let standing =
             self.standing(caller, &Operation { name: "open", node: &node, child: None }, write != 0)?;
