@@ -25,6 +25,7 @@ mod logins;
 mod logs;
 mod manager;
 mod mounting;
+mod posix;
 mod programs;
 mod readme;
 mod refresh_locks;
