@@ -10,6 +10,7 @@ pub mod tree;
 
 mod adapter;
 mod attr;
+mod closing;
 mod crowd;
 mod fusermount;
 mod handles;

@@ -19,6 +19,7 @@ mod hostile;
 mod identity;
 mod load;
 mod logs;
+mod memory;
 mod mounting;
 mod readme;
 mod semantics;

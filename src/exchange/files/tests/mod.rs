@@ -1,11 +1,12 @@
 //! The files against a real directory, without a mount: what each test here sees, a program would.
 
+mod memory;
 mod refresh;
 mod slots;
 mod switching;
 mod tree;
 
-use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr};
+use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr, kept};
 use crate::exchange::config::{Config, CredentialFormat, ProfileConfig};
 use crate::exchange::{Actor, Attempt, Caller, Denied, NodeKind, Outcome};
 use crate::rules::{Refusal, Rule};
@@ -95,8 +96,8 @@ fn place_with(dir: TempDir, strict: bool) -> Place {
     let config = Config { credentials, ..Config::parse("").unwrap() };
     let desk = Arc::new(Desk::default());
     let office: Arc<dyn Office> = desk.clone();
-    let files = Files::new(&dir.path().join("credentials"), &config, Arc::downgrade(&office), &[]).unwrap();
-    let top = files.lookup(&operator(), files.root(), OsStr::new("claude")).unwrap().id;
+    let files = Files::new(dir.path(), &config, Arc::downgrade(&office), &[]).unwrap();
+    let top = files.lookup(&operator(), files.credentials(), OsStr::new("claude")).unwrap().id;
     Place { dir, desk, files, top }
 }
 
