@@ -15,6 +15,7 @@ mod credentials_operator;
 mod daemon;
 mod delivery;
 mod faults;
+mod guard;
 mod handoffs;
 mod hardening;
 mod hostile;
