@@ -54,11 +54,11 @@ impl Told<'_> {
         match (self.kept, &self.offered) {
             (None, _) => text.push_str("\nThe refused bytes are not kept. Log in again, into a slot of its own.\n"),
             (Some(id), None) => text.push_str(&format!(
-                "The bytes: private/quarantine/{id} in the exchange\n\nThey hold no login that could be accepted: log \
+                "Bytes:    private/quarantine/{id} in the exchange\n\nThey hold no login that could be accepted: log \
                  in again.\n"
             )),
             (Some(id), Some(_)) => text.push_str(&format!(
-                "The bytes: private/quarantine/{id} in the exchange\n\n\
+                "Bytes:    private/quarantine/{id} in the exchange\n\n\
                  If this login belongs into slot {slot}, the operator of the exchange accepts it with:\n\n\
                  \x20 baton credentials adopt {slot} --profile {profile} --quarantine {id}\n\n\
                  To keep both, give it a slot of its own (here {free}), and use that one:\n\n\
