@@ -5,7 +5,7 @@ use crate::exchange::files::Files;
 use crate::exchange::files::fd;
 use crate::exchange::files::process::{self, Process};
 use crate::exchange::{Attempt, Caller, Denied};
-use crate::rules::credential::{NOTICE, SlotName};
+use crate::rules::credential::{self, NOTICE, SlotName};
 use crate::rules::{Refusal, Rule};
 use crate::wire::credential::Credential;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -106,7 +106,7 @@ impl Files {
                     .and_then(|bytes| profile.slot_login(slot, &bytes)),
                 offered: profile.login(bytes),
                 // The command follows below, with its own lines.
-                why: why.split(" The bytes are in quarantine").next().unwrap_or_default(),
+                why: credential::cause(&why),
                 kept,
                 free: profile.free_slot(slot),
             };
