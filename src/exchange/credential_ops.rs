@@ -160,7 +160,7 @@ mod tests {
         let bob = Caller { uid: 0, gid: 0, pid: std::process::id(), bound: AgentName::parse("bob").ok() };
         let files = exchange.files();
         let name = format!(".credentials.json.{slot}");
-        let top = files.lookup(&bob, files.root(), OsStr::new("claude")).unwrap().id;
+        let top = files.lookup(&bob, files.credentials(), OsStr::new("claude")).unwrap().id;
         let flags = libc::O_WRONLY | libc::O_TRUNC | libc::O_CREAT;
         let open = match files.lookup(&bob, top, OsStr::new(&name)) {
             Ok(entry) => files.open(&bob, entry.id, flags).unwrap(),

@@ -312,7 +312,7 @@ impl Exchange {
         self.owner_uid
     }
 
-    /// The ordinary files under credentials/.
+    /// The ordinary files under credentials/ and memory/.
     pub fn files(&self) -> &files::Files {
         self.files.get().expect("set before open() returns")
     }
@@ -415,7 +415,7 @@ impl Exchange {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// access(2) of anything but credentials, with R_OK, W_OK and X_OK as the bits of `want`: what the modes say.
+    /// access(2) of anything but ordinary files, with R_OK, W_OK and X_OK as the bits of `want`: what the modes say.
     /// Strangers change nothing; those who take part read everything; a caller who may be of another uid than the agent it acts for
     /// is bound by no one class of bits.
     ///

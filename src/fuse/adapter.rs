@@ -4,13 +4,13 @@
 //! after it, so that nothing is held while the kernel is told.
 
 use super::attempt::{as_an_ordinary_writer, attempt, reply_empty, reply_xattr};
-use super::attr::{attr_ttl, entry_ttl, file_attr, file_type};
+use super::attr::{file_attr, file_type};
 use super::crowd::Crowd;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
 #[cfg(target_os = "linux")]
 use super::locks::Asked;
-use super::names::Change;
+use super::names::{Change, Entry};
 use super::tree::{Node, TOP};
 #[cfg(target_os = "linux")]
 use crate::exchange::locks::LockMode;
@@ -24,14 +24,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// One mount of an exchange.
 pub(super) struct Mounted {
     pub(super) exchange: Arc<Exchange>,
     /// The agent that everybody who comes through this mount is.
     pub(super) bound: Option<AgentName>,
-    pub(super) inodes: Inodes,
+    /// Whether several users are let in.
+    pub(super) shared: bool,
+    pub(super) inodes: Arc<Inodes>,
     pub(super) crowd: Crowd,
     pub(super) handles: Handles,
     pub(super) backings: Backings,
@@ -40,8 +42,26 @@ pub(super) struct Mounted {
     pub(super) locks_mount: u64,
     /// Before the handshake: whether to ask for passthrough. After: whether files are passed through.
     pub(super) passthrough: Arc<AtomicBool>,
+    /// Counts this mount as long as it lives.
+    pub(super) _joined: Joined,
     /// Called once when the mount has ended.
     pub(super) on_end: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+/// A mount among those of its exchange, from before the kernel knows it until it has ended.
+pub(super) struct Joined(Arc<Exchange>);
+
+impl Joined {
+    pub(super) fn new(exchange: &Arc<Exchange>) -> Self {
+        exchange.files().join();
+        Joined(exchange.clone())
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.0.files().leave();
+    }
 }
 
 impl Mounted {
@@ -53,15 +73,11 @@ impl Mounted {
         file_attr(node, self.inodes.number(node), attr)
     }
 
-    fn attr_ttl(&self, node: &Node) -> Duration {
-        attr_ttl(&self.exchange, &self.inodes, node)
-    }
-
-    fn reply_entry(&self, found: Result<(Node, Node, Attr), Errno>, reply: ReplyEntry) {
+    fn reply_entry(&self, found: Result<Entry, Errno>, reply: ReplyEntry) {
         match found {
-            Ok((parent, node, attr)) => reply.entry_with_ttls(
+            Ok(Entry { node, attr, kept }) => reply.entry_with_ttls(
                 &self.attr_ttl(&node),
-                &entry_ttl(&self.exchange, &parent),
+                &kept,
                 &self.file_attr(&node, &attr),
                 Generation(0),
             ),
@@ -179,9 +195,16 @@ impl Filesystem for Mounted {
         reply: ReplyAttr,
     ) {
         let change = Change { mode, uid, gid, size, atime, mtime };
-        let found = attempt("setattr", || {
-            self.set_attributes(&self.caller(request), ino.0, handle.map(|handle| handle.0), change)
-        });
+        let caller = self.caller(request);
+        let closing = match self.closing(&caller, ino.0, &change) {
+            Some(closing) if !closing.rest.is_zero() => {
+                return self.set_attributes_after(closing, caller, change, reply);
+            }
+            closing => closing,
+        };
+        let handle = handle.map(|handle| handle.0);
+        let found = attempt("setattr", || self.set_attributes(&caller, ino.0, handle, change));
+        drop(closing);
         self.reply_attr(found, reply);
     }
 
@@ -281,12 +304,12 @@ impl Filesystem for Mounted {
         let made = attempt("create", || {
             Mounted::create(self, &self.caller(request), parent.0, name, mode & 0o7777, flags)
         });
-        let (parent, node, attr, opened) = match made {
+        let (Entry { node, attr, kept }, opened) = match made {
             Ok(made) => made,
             Err(errno) => return reply.error(errno),
         };
         let attr = self.file_attr(&node, &attr);
-        let ttl = entry_ttl(&self.exchange, &parent).min(self.attr_ttl(&node));
+        let ttl = kept.min(self.attr_ttl(&node));
         let backing = self.backing(attr.ino.0, opened.backing.as_deref(), |fd| reply.open_backing(fd));
         let handle = FileHandle(self.handles.add(opened.handle));
         match backing {
@@ -404,10 +427,7 @@ impl Filesystem for Mounted {
         let dots = [(ino.0, "."), (top, "..")];
         let dots = dots.into_iter().map(|(number, name)| (number, FileType::Directory, OsStr::new(name)));
         let rest = names.iter().map(|listed| {
-            let number = match &listed.node {
-                Ok(node) => self.inodes.number(node),
-                Err(disk) => Inodes::unseen(*disk),
-            };
+            let number = self.inodes.number(&listed.node);
             (number, file_type(listed.kind), listed.name.as_os_str())
         });
         let from = usize::try_from(offset).unwrap_or(usize::MAX);

@@ -11,6 +11,7 @@ pub mod tree;
 mod adapter;
 mod attempt;
 mod attr;
+mod closing;
 mod crowd;
 mod extended;
 mod fusermount;

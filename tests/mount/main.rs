@@ -24,6 +24,7 @@ mod locks;
 mod logins;
 mod logs;
 mod manager;
+mod memory;
 mod mounting;
 mod posix;
 mod programs;

@@ -1,11 +1,13 @@
-//! Ordinary files under credentials/, and the guard around slots and live links.
+//! Ordinary files under credentials/ and memory/, and the guard around slots and live links.
 //!
 //! Ordinary files behave as they do on the disk below. In a profile's top directory the names that
 //! [`crate::rules::credential::GuardedName`] knows are guarded: see [`guard`].
 
 mod access;
+mod area;
 mod fd;
 pub(in crate::exchange) mod guard;
+pub mod kept;
 mod nodes;
 mod ordinary;
 mod process;
@@ -23,19 +25,22 @@ use crate::rules::Refusal;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
+use area::{Area, CREDENTIALS, Memory};
+use fd::FileKey;
 use guard::change::Change;
 use guard::profile::Profile;
 use guard::record::{SidecarWriter, record};
 use guard::slot::SlotWriter;
 use guard::{LoginName, guarded};
-use nodes::{Node, Nodes, Plain, ROOT};
+use kept::Keeping;
+use nodes::{Node, Nodes, Plain};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -78,7 +83,7 @@ pub trait Office: Send + Sync {
     fn event(&self, event: &'static str, fields: Map<String, Value>) -> io::Result<()>;
 }
 
-/// A file, directory or symlink under credentials/: the same for as long as anybody knows it,
+/// A file, directory or symlink under credentials/ or memory/: the same for as long as anybody knows it,
 /// through renames and after unlink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub u64);
@@ -100,8 +105,8 @@ pub struct DirEntry {
     pub name: OsString,
     /// What it is.
     pub kind: NodeKind,
-    /// Its inode number on disk, for d_ino.
-    pub ino: u64,
+    /// Which file it is, or will be once it is looked up.
+    pub id: FileId,
 }
 
 /// Attributes to change; `None` leaves as is.
@@ -149,13 +154,24 @@ impl OpenFile {
 
 /// The ordinary files of an exchange.
 pub struct Files {
-    root: Plain,
+    credentials: Root,
     profiles: BTreeMap<String, Arc<Profile>>,
+    memory: Root,
+    memories: BTreeMap<String, Arc<Memory>>,
     nodes: Nodes,
+    keeping: Keeping,
     office: Weak<dyn Office>,
     /// Whether new files can be given to their callers.
     as_root: bool,
     own_ids: (u32, u32),
+}
+
+/// credentials/ or memory/.
+struct Root {
+    id: FileId,
+    key: FileKey,
+    /// Its path on disk starts every path of the tree's.
+    handle: Arc<File>,
 }
 
 /// The mode bits that open(2) with these flags needs: (to read, to write).
@@ -172,9 +188,22 @@ fn open_flags(flags: i32) -> OFlags {
     OFlags::from_bits_retain(flags as _)
 }
 
+impl Root {
+    fn open(nodes: &Nodes, exchange: &File, area: Area) -> io::Result<Self> {
+        match rustix::fs::mkdirat(exchange, area.root(), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let handle = Arc::new(area::directory(exchange, area.root())?);
+        let root = Plain::new(handle.clone(), &handle.metadata()?, area);
+        let key = root.key;
+        Ok(Root { id: nodes.pin(root), key, handle })
+    }
+}
+
 impl Files {
-    /// The files in `dir` (an exchange's credentials/, made if missing), with the folder of each
-    /// configured profile (made if missing). A login that lies as a regular file where a live link
+    /// The files in an exchange's folder: credentials/ with the folder of each configured profile, and memory/ with
+    /// the folder of each agent, made if missing. A login that lies as a regular file where a live link
     /// belongs, as a program left it before there was a guard, becomes the slot `default`. What the events
     /// since the last checkpoint tell of and a crash prevented is done.
     ///
@@ -186,25 +215,30 @@ impl Files {
         office: Weak<dyn Office>,
         recent: &[Event],
     ) -> io::Result<Self> {
-        match std::fs::create_dir(dir) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle: File = rustix::fs::open(dir, flags, Mode::empty())?.into();
+        let as_root = rustix::process::geteuid().is_root();
+        let dir = File::open(dir)?;
+        let nodes = Nodes::new(dir.metadata()?.dev());
+        let credentials = Root::open(&nodes, &dir, Area::Credentials)?;
+        let memory = Root::open(&nodes, &dir, Area::Memories)?;
         let mut profiles = BTreeMap::new();
         for (name, profile) in &config.credentials {
-            profiles.insert(name.clone(), Arc::new(Profile::open(&handle, name, profile.clone(), recent)?));
+            let profile = Profile::open(&credentials.handle, name, profile.clone(), recent)?;
+            profiles.insert(name.clone(), Arc::new(profile));
         }
-        let metadata = handle.metadata()?;
-        let root = Plain::new(Arc::new(handle), &metadata, None);
+        let mut memories = BTreeMap::new();
+        for (agent, settings) in &config.agents {
+            let folder = Memory::open(&memory.handle, agent, settings.uid.filter(|_| as_root))?;
+            memories.insert(agent.to_string(), Arc::new(folder));
+        }
         let files = Files {
-            nodes: Nodes::new(root.clone()),
-            root,
+            nodes,
+            keeping: Keeping::default(),
+            credentials,
             profiles,
+            memory,
+            memories,
             office,
-            as_root: rustix::process::geteuid().is_root(),
+            as_root,
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
         files.recall_accounts(recent)?;
@@ -230,12 +264,16 @@ impl Files {
     }
 
     /// credentials/ itself.
-    pub fn root(&self) -> FileId {
-        ROOT
+    pub fn credentials(&self) -> FileId {
+        self.credentials.id
+    }
+    /// memory/ itself.
+    pub fn memory(&self) -> FileId {
+        self.memory.id
     }
     /// The path in the tree at which a file was last found, for refusals.
     pub fn path(&self, id: FileId) -> PathBuf {
-        self.nodes.get(id).map_or_else(|_| "credentials".into(), |node| self.tree_path(&node, None).into())
+        self.nodes.get(id).map_or_else(|_| CREDENTIALS.into(), |node| self.tree_path(&node, None).into())
     }
     /// One name in a directory.
     pub fn lookup(&self, caller: &Caller, parent: FileId, name: &OsStr) -> Outcome<FileEntry> {
@@ -431,11 +469,5 @@ impl Files {
         let new_dir = self.change(caller, new_parent, new_name, "rename")?;
         let flags = RenameFlags::from_bits_retain(flags);
         self.rename_within(caller, (&dir, name), (&new_dir, new_name), flags)
-    }
-    /// Whether names (and attributes) in this directory may not be cached by the kernel: in a
-    /// profile's top a rename may be turned into a write-through, and where several users share the
-    /// mount each lookup is checked for its caller.
-    pub fn names_are_volatile(&self, id: FileId) -> bool {
-        self.as_root || self.nodes.dir(id).is_ok_and(|dir| dir.top().is_some())
     }
 }

@@ -1,5 +1,6 @@
 //! The files against a real directory, without a mount: what each test here sees, a program would.
 
+mod memory;
 mod posix;
 mod records;
 mod refresh;
@@ -7,7 +8,7 @@ mod slots;
 mod switching;
 mod tree;
 
-use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr};
+use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr, kept};
 use crate::exchange::config::{Config, ProfileConfig};
 use crate::exchange::{Actor, Attempt, Caller, Denied, NodeKind, Outcome};
 use crate::rules::{Refusal, Rule};
@@ -124,8 +125,8 @@ fn place_of(dir: TempDir, profile: ProfileConfig) -> Place {
 
 fn place_at(dir: TempDir, desk: Arc<Desk>, config: &Config) -> Place {
     let office: Arc<dyn Office> = desk.clone();
-    let files = Files::new(&dir.path().join("credentials"), config, Arc::downgrade(&office), &[]).unwrap();
-    let top = files.lookup(&operator(), files.root(), OsStr::new("claude")).unwrap().id;
+    let files = Files::new(dir.path(), config, Arc::downgrade(&office), &[]).unwrap();
+    let top = files.lookup(&operator(), files.credentials(), OsStr::new("claude")).unwrap().id;
     Place { dir, desk, files, top }
 }
 
