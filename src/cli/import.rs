@@ -49,8 +49,8 @@ pub struct ImportArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The folder is a _coordination/ folder as programs without a mount read it: logs, archive/<year>/, the handoff \
-folders and trust.json, all as they stood at one moment. No keys and no secrets. Works while the exchange is \
-mounted. baton import takes it in again.
+folders and trust.json, all as they stood at one moment. No keys and no secrets; memory/ is the agents' \
+own to copy. Works while the exchange is mounted. baton import takes it in again.
 
 Example:
   baton export ./backup-2026")]

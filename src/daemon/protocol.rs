@@ -140,7 +140,7 @@ mod tests {
                 operation: OperatorRequest::CredentialsSwitch {
                     profile: "p".into(),
                     slot: "s".into(),
-                    even_if_expired: true,
+                    even_if_expired: false,
                 },
             },
         ];

@@ -1,9 +1,14 @@
 //! What the operator asks about credentials: which slots there are, to accept refused bytes, to switch.
 
-use super::files::guard::change::{Accepted, Change, Live};
+mod accept;
+mod history;
+mod status;
+
+use super::files::guard::change::{Accepted, Change};
 use super::files::guard::profile::Profile;
 use super::{Actor, Exchange};
-use crate::rules::credential::{SlotName, check_fresh};
+use crate::rules::credential::SlotName;
+use crate::wire::credential::Credential;
 use crate::wire::time::Timestamp;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -11,19 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Exchange {
-    /// `{"profiles": [{profile, strict, agents, live, slots: [{slot, live, fingerprint, expires_at, fresh,
-    /// last_verdict: {verdict, at}, problem}], refresh_lock: {pid, process_group, age_seconds, stale}}]}`.
-    /// `fingerprint` is 12 hex digits; `null` stands for what is unknown or absent.
-    pub(super) fn credentials_status(&self, profile: Option<&str>) -> Result<Value, String> {
-        let profiles: Vec<_> = match profile {
-            Some(name) => vec![self.profile(name)?],
-            None => self.files().profiles().collect(),
-        };
-        let now = self.now();
-        let shown: Result<Vec<_>, _> = profiles.into_iter().map(|profile| status_of(profile, now)).collect();
-        Ok(json!({ "profiles": shown? }))
-    }
-
     /// Puts refused bytes into a slot: those named, or the newest that were refused for it.
     pub(super) fn credentials_adopt(
         &self,
@@ -47,16 +39,12 @@ impl Exchange {
             format!("private/quarantine/{id} can't be read: {e}. `baton refusals` lists what there is.")
         })?;
         let accepted = self.files().adopt(profile, &slot, &bytes).map_err(String::from)?;
+        profile.settle_notice_of(&id);
         let Accepted { credential, changed, .. } = accepted;
-        Ok(json!({
-            "profile": profile.name,
-            "slot": slot.as_str(),
-            "quarantine": id,
-            "account": credential.account(),
-            "fingerprint": credential.fingerprint.as_ref().map(ToString::to_string),
-            "expires_at": credential.expires_at_ms.map(expires_at),
-            "changed": changed,
-        }))
+        let mut answer = slot_answer(profile, &slot, &credential);
+        answer["quarantine"] = id.into();
+        answer["changed"] = changed.into();
+        Ok(answer)
     }
 
     /// Points the live link at a slot, under the rule that agents switch by.
@@ -72,13 +60,7 @@ impl Exchange {
         let credential = profile
             .switch(&slot, self.now(), even_if_expired, || profile.relink(&slot), &note)
             .map_err(String::from)?;
-        Ok(json!({
-            "profile": profile.name,
-            "slot": slot.as_str(),
-            "account": credential.account(),
-            "fingerprint": credential.fingerprint.as_ref().map(ToString::to_string),
-            "expires_at": credential.expires_at_ms.map(expires_at),
-        }))
+        Ok(slot_answer(profile, &slot, &credential))
     }
 
     fn profile(&self, name: &str) -> Result<&Arc<Profile>, String> {
@@ -117,6 +99,17 @@ impl Exchange {
     }
 }
 
+/// What an answer tells of a slot and its login.
+fn slot_answer(profile: &Profile, slot: &SlotName, credential: &Credential) -> Value {
+    json!({
+        "profile": profile.name,
+        "slot": slot.as_str(),
+        "account": credential.account(),
+        "fingerprint": credential.fingerprint.as_ref().map(ToString::to_string),
+        "expires_at": credential.expires_at_ms.map(expires_at),
+    })
+}
+
 fn slot_name(profile: &Profile, text: &str) -> Result<SlotName, String> {
     let live = text.strip_prefix(profile.live_name());
     let bare = live.and_then(|rest| rest.strip_prefix('.')).unwrap_or(text);
@@ -127,49 +120,6 @@ fn slot_name(profile: &Profile, text: &str) -> Result<SlotName, String> {
 
 fn expires_at(ms: i64) -> String {
     Timestamp(ms.saturating_mul(1000)).to_string()
-}
-
-fn status_of(profile: &Profile, now: Timestamp) -> Result<Value, String> {
-    let failed = |e: std::io::Error| format!("credentials/{}: {e}", profile.name);
-    let live = profile.live().map_err(failed)?;
-    let mut slots = Vec::new();
-    for slot in profile.slots().map_err(failed)? {
-        let credential = match profile.slot_bytes(&slot) {
-            Ok(bytes) => {
-                profile.login(&bytes.unwrap_or_default()).ok_or("it holds no readable login".to_owned())
-            }
-            Err(e) => Err(e.to_string()),
-        };
-        let known = credential.as_ref().ok();
-        slots.push(json!({
-            "slot": slot.as_str(),
-            "live": live == Live::To(slot.clone()),
-            "account": known.and_then(|known| known.account()),
-            "fingerprint": known.and_then(|known| known.fingerprint.as_ref()).map(ToString::to_string),
-            "expires_at": known.and_then(|known| known.expires_at_ms).map(expires_at),
-            "fresh": known.is_some_and(|known| check_fresh(profile.slot_ref(&slot), known, now).is_ok()),
-            "last_verdict": profile.last_verdict(&slot).map(|last| json!({"verdict": last.name, "at": last.at.to_string()})),
-            "problem": credential.as_ref().err(),
-        }));
-    }
-    let lock = profile.refresh_lock(now).map_err(failed)?.map(|lock| {
-        json!({
-            "pid": lock.holder.as_ref().map(|holder| holder.process.tgid),
-            "program": lock.holder.as_ref().and_then(|holder| holder.program.clone()),
-            "process_group": lock.holder.as_ref().map(|holder| holder.process.pgrp),
-            "holder_ended": lock.holder.as_ref().map(|holder| !holder.process.is_alive()),
-            "age_seconds": lock.age_seconds,
-            "stale": lock.is_stale(),
-        })
-    });
-    Ok(json!({
-        "profile": profile.name,
-        "strict": profile.config.strict,
-        "agents": profile.config.agents.as_ref().map(|agents| agents.iter().map(|a| a.as_str()).collect::<Vec<_>>()),
-        "live": match &live { Live::To(slot) => Some(slot.as_str()), Live::Absent | Live::Other => None },
-        "slots": slots,
-        "refresh_lock": lock,
-    }))
 }
 
 #[cfg(test)]
@@ -210,7 +160,7 @@ mod tests {
         let bob = Caller { uid: 0, gid: 0, pid: std::process::id(), bound: AgentName::parse("bob").ok() };
         let files = exchange.files();
         let name = format!(".credentials.json.{slot}");
-        let top = files.lookup(&bob, files.root(), OsStr::new("claude")).unwrap().id;
+        let top = files.lookup(&bob, files.credentials(), OsStr::new("claude")).unwrap().id;
         let flags = libc::O_WRONLY | libc::O_TRUNC | libc::O_CREAT;
         let open = match files.lookup(&bob, top, OsStr::new(&name)) {
             Ok(entry) => files.open(&bob, entry.id, flags).unwrap(),

@@ -1,4 +1,5 @@
-//! Moving out: a plain `_coordination/` folder that programs without a mount read.
+//! Moving out: a plain `_coordination/` folder that programs without a mount read. Ordinary files stay where they are:
+//! `cp -a` of `memory/` takes them along.
 
 use super::Exchange;
 use super::archive::count;

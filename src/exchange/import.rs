@@ -113,6 +113,11 @@ impl Exchange {
         let delivered = self.take_in(&files, &mut reports)?;
         drop(alone);
         self.checkpoint().map_err(|error| format!("the exchange could not be made durable: {error}"))?;
+        if dir.join("memory").is_dir() {
+            hints.push(
+                "memory/ stays where it is: cp -a what agents keep there into memory/<agent>/".to_owned(),
+            );
+        }
         hints.extend(self.full_inboxes());
         let refused: Vec<RefusedReport<'_>> = files.iter().flat_map(Judged::report_refused).collect();
         let tables: String = unknown.iter().map(|agent| format!("[agents.\"{agent}\"]\n")).collect();

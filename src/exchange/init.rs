@@ -149,7 +149,7 @@ pub fn create(dir: &Path, agents: &[NewAgent], now: Timestamp) -> Result<Created
 }
 
 fn fill(layout: &Layout, agents: &[NewAgent], config: &str, now: Timestamp) -> Result<Created, InitError> {
-    for shared in ["inbox", "handoff", "claimed", "archive", "rejected", "credentials", "trust"] {
+    for shared in ["inbox", "handoff", "claimed", "archive", "rejected", "credentials", "memory", "trust"] {
         make_dir(&layout.tree(shared), 0o755)?;
     }
     make_dir(&layout.tree("credentials/claude"), 0o700)?;

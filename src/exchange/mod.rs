@@ -8,6 +8,8 @@ pub mod handoffs;
 pub mod import;
 pub mod init;
 pub mod layout;
+#[cfg(target_os = "linux")]
+pub mod locks;
 pub mod logs;
 pub mod operator;
 pub mod send;
@@ -51,6 +53,7 @@ use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
 pub(crate) use process::same_process;
+use refusals::Recorded;
 pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
@@ -258,6 +261,8 @@ pub struct Exchange {
     handoffs: OnceLock<handoffs::Handoffs>,
     letters: send::Letters,
     files: OnceLock<files::Files>,
+    #[cfg(target_os = "linux")]
+    locks: locks::Locks,
     unread: unread::Unread,
     attendance: heartbeat::Attendance,
     durability: Durability,
@@ -307,9 +312,15 @@ impl Exchange {
         self.owner_uid
     }
 
-    /// The ordinary files under credentials/.
+    /// The ordinary files under credentials/ and memory/.
     pub fn files(&self) -> &files::Files {
         self.files.get().expect("set before open() returns")
+    }
+
+    /// The locks that programs take on what the mounts show.
+    #[cfg(target_os = "linux")]
+    pub fn locks(&self) -> &locks::Locks {
+        &self.locks
     }
 
     /// Whom a caller acts as: the agent that the mount is, the agent with its uid, the operator, or
@@ -329,17 +340,27 @@ impl Exchange {
     /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller; `quota` in its place where
     /// no more bytes are kept for its actor.
     pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
+        self.refuse_kept(caller, attempt, refusal).0
+    }
+
+    /// As [`Exchange::refuse`], with where the bytes are kept, relative to the exchange's folder.
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
         let actor = self.actor(caller);
         tracing::info!(
             actor = %actor, operation = attempt.operation, path = attempt.path, rule = refusal.rule.name(),
             "refused"
         );
         let told = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal);
-        let full = told.unwrap_or_else(|error| {
+        let Recorded { full, kept } = told.unwrap_or_else(|error| {
             tracing::error!(path = attempt.path, %error, "a refusal could not be recorded");
-            None
+            Recorded::default()
         });
-        Denied::Refused(full.unwrap_or(refusal))
+        (Denied::Refused(full.unwrap_or(refusal)), kept)
     }
 
     /// Records what broke a rule; other errors pass.
@@ -394,7 +415,7 @@ impl Exchange {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// access(2) of anything but credentials, with R_OK, W_OK and X_OK as the bits of `want`: what the modes say.
+    /// access(2) of anything but ordinary files, with R_OK, W_OK and X_OK as the bits of `want`: what the modes say.
     /// Strangers change nothing; those who take part read everything; a caller who may be of another uid than the agent it acts for
     /// is bound by no one class of bits.
     ///
@@ -468,6 +489,14 @@ impl files::Office for Exchange {
     }
     fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
         self.refuse(caller, attempt, refusal)
+    }
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
+        self.refuse_kept(caller, attempt, refusal)
     }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)

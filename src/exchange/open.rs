@@ -34,6 +34,7 @@ pub(super) const DIRECTORIES: &[(&str, u32)] = &[
     ("archive", 0o755),
     ("rejected", 0o755),
     ("credentials", 0o755),
+    ("memory", 0o755),
     ("trust", 0o755),
     ("send", 0o755),
     ("private", 0o700),
@@ -114,6 +115,8 @@ impl Exchange {
             handoffs: OnceLock::new(),
             letters: super::send::Letters::default(),
             files: OnceLock::new(),
+            #[cfg(target_os = "linux")]
+            locks: Default::default(),
             unread,
             attendance: super::heartbeat::Attendance::default(),
             durability: options.durability,
@@ -130,9 +133,8 @@ impl Exchange {
         let handoffs = Handoffs::load(&exchange, &recent).map_err(io_at(root.clone()))?;
         let _ = exchange.handoffs.set(handoffs);
         let office: Arc<dyn super::files::Office> = exchange.clone();
-        let credentials = layout.tree("credentials");
-        let files = Files::new(&credentials, &exchange.config, Arc::downgrade(&office), &recent)
-            .map_err(io_at(credentials.clone()))?;
+        let files = Files::new(&root, &exchange.config, Arc::downgrade(&office), &recent)
+            .map_err(io_at(root.clone()))?;
         let _ = exchange.files.set(files);
         exchange.remove_orphans();
         exchange.fold(known_order, &appends, &recent)?;
@@ -247,7 +249,7 @@ pub fn check_private(layout: &Layout) -> Result<(), OpenError> {
     })
 }
 
-/// What must be a regular file, and a profile's folder, is one or is not there: a pipe or a link in its
+/// What must be a regular file, and a profile's or an agent's folder, is one or is not there: a pipe or a link in its
 /// place would be served as if it were.
 fn check_files(layout: &Layout, config: &Config) -> Result<(), OpenError> {
     let wrong = |file: std::path::PathBuf, what: &str| OpenError::Damaged {
@@ -273,8 +275,9 @@ fn check_files(layout: &Layout, config: &Config) -> Result<(), OpenError> {
             return Err(wrong(file, "regular file"));
         }
     }
-    for profile in config.credentials.keys() {
-        let folder = layout.tree("credentials").join(profile);
+    let profiles = config.credentials.keys().map(|profile| layout.tree("credentials").join(profile));
+    let memories = agents.map(|agent| layout.tree("memory").join(agent.as_str()));
+    for folder in profiles.chain(memories) {
         if kind(&folder).is_some_and(|kind| !kind.is_dir()) {
             return Err(wrong(folder, "directory"));
         }

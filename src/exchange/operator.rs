@@ -117,6 +117,29 @@ pub enum OperatorRequest {
         #[serde(default)]
         even_if_expired: bool,
     },
+    /// Takes what a slot holds as its own, or what each slot of a profile holds.
+    CredentialsBaseline {
+        /// Profile name.
+        profile: String,
+        /// Slot name; all where absent.
+        slot: Option<String>,
+    },
+    /// Shows what happened to a slot, or to all slots of a profile.
+    CredentialsHistory {
+        /// Profile name.
+        profile: String,
+        /// Slot name; all where absent.
+        slot: Option<String>,
+    },
+    /// Puts a login from elsewhere into a new slot.
+    CredentialsAdd {
+        /// Profile name.
+        profile: String,
+        /// Slot name.
+        slot: String,
+        /// The login file's text.
+        text: Zeroizing<String>,
+    },
     /// Shows the decisions, and how every proposal stands that is none.
     DecisionsList,
     /// Settles a proposal that its owners did not.
@@ -164,6 +187,15 @@ impl Exchange {
             }
             OperatorRequest::CredentialsSwitch { profile, slot, even_if_expired } => {
                 self.credentials_switch(&profile, &slot, even_if_expired)
+            }
+            OperatorRequest::CredentialsBaseline { profile, slot } => {
+                self.credentials_baseline(&profile, slot.as_deref())
+            }
+            OperatorRequest::CredentialsHistory { profile, slot } => {
+                self.credentials_history(&profile, slot.as_deref())
+            }
+            OperatorRequest::CredentialsAdd { profile, slot, text } => {
+                self.credentials_add(&profile, &slot, &text)
             }
             OperatorRequest::DecisionsList => self.list_decisions(),
             OperatorRequest::Settle { id, accept } => self.settle_proposal(&id, accept),

@@ -3,61 +3,64 @@
 //! Every callback runs inside [`attempt`], so that a panic fails one request with EIO and not the mount, and replies
 //! after it, so that nothing is held while the kernel is told.
 
-use super::attr::{attr_ttl, entry_ttl, file_attr, file_type};
+use super::attempt::{as_an_ordinary_writer, attempt, reply_empty, reply_xattr};
+use super::attr::{file_attr, file_type};
 use super::crowd::Crowd;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
-use super::names::Change;
+#[cfg(target_os = "linux")]
+use super::locks::Asked;
+use super::names::{Change, Entry};
 use super::tree::{Node, TOP};
-use crate::exchange::{Attr, Caller, Exchange, Outcome};
+#[cfg(target_os = "linux")]
+use crate::exchange::locks::LockMode;
+use crate::exchange::{Attr, Caller, Exchange};
 use crate::wire::name::AgentName;
 use fuser::*;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// One mount of an exchange.
 pub(super) struct Mounted {
     pub(super) exchange: Arc<Exchange>,
     /// The agent that everybody who comes through this mount is.
     pub(super) bound: Option<AgentName>,
-    pub(super) inodes: Inodes,
+    /// Whether several users are let in.
+    pub(super) shared: bool,
+    pub(super) inodes: Arc<Inodes>,
     pub(super) crowd: Crowd,
     pub(super) handles: Handles,
     pub(super) backings: Backings,
+    /// This mount's number among those whose programs take locks.
+    #[cfg(target_os = "linux")]
+    pub(super) locks_mount: u64,
     /// Before the handshake: whether to ask for passthrough. After: whether files are passed through.
     pub(super) passthrough: Arc<AtomicBool>,
+    /// Counts this mount as long as it lives.
+    pub(super) _joined: Joined,
     /// Called once when the mount has ended.
     pub(super) on_end: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
-/// Runs one request. What it returns is for the reply, which the caller sends afterwards.
-fn attempt<T>(operation: &'static str, request: impl FnOnce() -> Outcome<T>) -> Result<T, Errno> {
-    match catch_unwind(AssertUnwindSafe(request)) {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(denied)) => {
-            tracing::trace!(operation, %denied);
-            Err(Errno::from_i32(denied.errno()))
-        }
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            tracing::error!(
-                operation,
-                message,
-                "a request failed with a defect in batonfs: please report it"
-            );
-            Err(Errno::EIO)
-        }
+/// A mount among those of its exchange, from before the kernel knows it until it has ended.
+pub(super) struct Joined(Arc<Exchange>);
+
+impl Joined {
+    pub(super) fn new(exchange: &Arc<Exchange>) -> Self {
+        exchange.files().join();
+        Joined(exchange.clone())
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.0.files().leave();
     }
 }
 
@@ -70,15 +73,11 @@ impl Mounted {
         file_attr(node, self.inodes.number(node), attr)
     }
 
-    fn attr_ttl(&self, node: &Node) -> Duration {
-        attr_ttl(&self.exchange, &self.inodes, node)
-    }
-
-    fn reply_entry(&self, found: Result<(Node, Node, Attr), Errno>, reply: ReplyEntry) {
+    fn reply_entry(&self, found: Result<Entry, Errno>, reply: ReplyEntry) {
         match found {
-            Ok((parent, node, attr)) => reply.entry_with_ttls(
+            Ok(Entry { node, attr, kept }) => reply.entry_with_ttls(
                 &self.attr_ttl(&node),
-                &entry_ttl(&self.exchange, &parent),
+                &kept,
                 &self.file_attr(&node, &attr),
                 Generation(0),
             ),
@@ -109,48 +108,6 @@ impl Mounted {
     }
 }
 
-/// Runs what registers a backing file without this thread's right to write to a file and leave it its set-user-ID bit:
-/// the kernel writes to it with the rights that it was registered with, whoever the writer is.
-#[cfg(target_os = "linux")]
-fn as_an_ordinary_writer<T>(register: impl FnOnce() -> T) -> T {
-    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-    let Ok(own) = capabilities(None) else { return register() };
-    if !own.effective.contains(CapabilitySet::FSETID) {
-        return register();
-    }
-    let mut without = own;
-    without.effective.remove(CapabilitySet::FSETID);
-    let lowered = set_capabilities(None, without);
-    let registered = register();
-    if lowered.is_ok()
-        && let Err(error) = set_capabilities(None, own)
-    {
-        tracing::error!(%error, "this thread has lost CAP_FSETID");
-    }
-    registered
-}
-#[cfg(not(target_os = "linux"))]
-fn as_an_ordinary_writer<T>(register: impl FnOnce() -> T) -> T {
-    register()
-}
-
-fn reply_empty(done: Result<(), Errno>, reply: ReplyEmpty) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
-    }
-}
-
-/// Answers with what there is, or how much it is where the caller asked for no more.
-fn reply_xattr(found: Result<Vec<u8>, Errno>, size: u32, reply: ReplyXattr) {
-    match found {
-        Ok(bytes) if size == 0 => reply.size(bytes.len() as u32),
-        Ok(bytes) if bytes.len() > size as usize => reply.error(Errno::ERANGE),
-        Ok(bytes) => reply.data(&bytes),
-        Err(errno) => reply.error(errno),
-    }
-}
-
 impl Filesystem for Mounted {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         // O_TRUNC must arrive with the open that it belongs to; other mounts change what this one has cached.
@@ -161,6 +118,13 @@ impl Filesystem for Mounted {
         // The kernel then asks for no attribute before each write, and leaves it to us what a write takes from a program
         // that runs with its owner's rights.
         let kill_on_write = config.add_capabilities(InitFlags::FUSE_HANDLE_KILLPRIV_V2).is_ok();
+        // Without these the kernel keeps locks within one mount.
+        #[cfg(target_os = "linux")]
+        if let Err(missing) =
+            config.add_capabilities(InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS)
+        {
+            tracing::warn!(?missing, "locks exclude nobody outside their mount");
+        }
         let parallel = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS).is_ok();
         let mut passthrough = self.passthrough.load(Ordering::Relaxed);
         if passthrough {
@@ -180,6 +144,8 @@ impl Filesystem for Mounted {
 
     fn destroy(&mut self) {
         let _ = attempt("destroy", || {
+            #[cfg(target_os = "linux")]
+            self.drop_all_locks();
             for handle in self.handles.remove_all() {
                 self.abandon(&handle);
             }
@@ -229,9 +195,16 @@ impl Filesystem for Mounted {
         reply: ReplyAttr,
     ) {
         let change = Change { mode, uid, gid, size, atime, mtime };
-        let found = attempt("setattr", || {
-            self.set_attributes(&self.caller(request), ino.0, handle.map(|handle| handle.0), change)
-        });
+        let caller = self.caller(request);
+        let closing = match self.closing(&caller, ino.0, &change) {
+            Some(closing) if !closing.rest.is_zero() => {
+                return self.set_attributes_after(closing, caller, change, reply);
+            }
+            closing => closing,
+        };
+        let handle = handle.map(|handle| handle.0);
+        let found = attempt("setattr", || self.set_attributes(&caller, ino.0, handle, change));
+        drop(closing);
         self.reply_attr(found, reply);
     }
 
@@ -331,12 +304,12 @@ impl Filesystem for Mounted {
         let made = attempt("create", || {
             Mounted::create(self, &self.caller(request), parent.0, name, mode & 0o7777, flags)
         });
-        let (parent, node, attr, opened) = match made {
+        let (Entry { node, attr, kept }, opened) = match made {
             Ok(made) => made,
             Err(errno) => return reply.error(errno),
         };
         let attr = self.file_attr(&node, &attr);
-        let ttl = entry_ttl(&self.exchange, &parent).min(self.attr_ttl(&node));
+        let ttl = kept.min(self.attr_ttl(&node));
         let backing = self.backing(attr.ino.0, opened.backing.as_deref(), |fd| reply.open_backing(fd));
         let handle = FileHandle(self.handles.add(opened.handle));
         match backing {
@@ -389,8 +362,23 @@ impl Filesystem for Mounted {
         }
     }
 
-    fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply_empty(attempt("flush", || Mounted::flush(self, &self.caller(request), handle.0)), reply);
+    fn flush(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let flushed = attempt("flush", || {
+            let flushed = Mounted::flush(self, &self.caller(request), handle.0);
+            #[cfg(target_os = "linux")]
+            self.drop_locks_of(ino.0, handle.0, owner.0);
+            #[cfg(not(target_os = "linux"))]
+            let _ = (ino, owner);
+            flushed
+        });
+        reply_empty(flushed, reply);
     }
 
     fn release(
@@ -405,6 +393,8 @@ impl Filesystem for Mounted {
     ) {
         let released = attempt("release", || {
             Mounted::release(self, ino.0, handle.0);
+            #[cfg(target_os = "linux")]
+            self.drop_locks_through(handle.0);
             Ok(())
         });
         reply_empty(released, reply);
@@ -439,10 +429,7 @@ impl Filesystem for Mounted {
         let dots = [(ino.0, "."), (top, "..")];
         let dots = dots.into_iter().map(|(number, name)| (number, FileType::Directory, OsStr::new(name)));
         let rest = names.iter().map(|listed| {
-            let number = match &listed.node {
-                Ok(node) => self.inodes.number(node),
-                Err(disk) => Inodes::unseen(*disk),
-            };
+            let number = self.inodes.number(&listed.node);
             (number, file_type(listed.kind), listed.name.as_os_str())
         });
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -562,6 +549,55 @@ impl Filesystem for Mounted {
         reply_empty(attempt("access", || self.check_access(&self.caller(request), ino.0, want)), reply);
     }
 
+    #[cfg(target_os = "linux")]
+    fn getlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let thread = request.pid();
+        let asked = Asked { inode: ino.0, handle: handle.0, owner: owner.0, start, end, mode, pid, thread };
+        match attempt("getlk", || self.test_lock(&asked)) {
+            Ok(Some(found)) => {
+                let mode = if found.mode == LockMode::Read { libc::F_RDLCK } else { libc::F_WRLCK };
+                reply.locked(found.start, found.end, mode, found.pid);
+            }
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        let thread = request.pid();
+        let asked = Asked { inode: ino.0, handle: handle.0, owner: owner.0, start, end, mode, pid, thread };
+        // Who waits is answered later, and not by this thread.
+        let answer = Box::new(move |done| reply_empty(attempt("setlk", || done), reply));
+        let _ = attempt("setlk", || {
+            self.set_lock(&asked, wait, answer);
+            Ok(())
+        });
+    }
+
     /// The kernel knows it itself, and asks no more.
     fn poll(
         &self,
@@ -588,26 +624,5 @@ impl Filesystem for Mounted {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::ENOTTY);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::exchange::Denied;
-
-    #[test]
-    fn a_panic_in_a_request_is_an_io_error_of_that_request() {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let outcome: Result<(), Errno> = attempt("read", || panic!("defect"));
-        std::panic::set_hook(hook);
-        assert_eq!(outcome.unwrap_err().code(), libc::EIO);
-    }
-
-    #[test]
-    fn the_errno_of_a_denial_reaches_the_reply() {
-        let outcome: Result<(), Errno> = attempt("read", || Err(Denied::os(libc::ENOSPC)));
-        assert_eq!(outcome.unwrap_err().code(), libc::ENOSPC);
     }
 }

@@ -1,17 +1,17 @@
 //! How attributes look to the kernel, and for how long it may believe them.
 
-use super::inodes::Inodes;
+use super::adapter::Mounted;
+use super::crowd::Name;
 use super::tree::Node;
-use crate::exchange::{Attr, Exchange, NodeKind};
+use crate::exchange::files::kept::MOMENT;
+use crate::exchange::{Attr, NodeKind};
 use fuser::{FileAttr, FileType, INodeNo};
+use std::ffi::OsStr;
 use std::time::Duration;
 
 /// st_blksize where a whole message must arrive in one write(): programs size their buffers by it.
 const MESSAGE_BLOCK: u32 = 65_536;
 const FILE_BLOCK: u32 = 4_096;
-
-/// What the kernel may keep of ordinary files, which change through other mounts too.
-const ORDINARY: Duration = Duration::from_secs(1);
 
 pub(super) fn file_type(kind: NodeKind) -> FileType {
     match kind {
@@ -53,21 +53,35 @@ pub(super) fn file_attr(node: &Node, number: u64, attr: &Attr) -> FileAttr {
     }
 }
 
-/// How long a node's attributes stay true. What the exchange changes on its own, never: a log grows by more than was
-/// written, a handoff moves, a view differs by caller, a slot takes the bytes of a file renamed over its link.
-pub(super) fn attr_ttl(exchange: &Exchange, inodes: &Inodes, node: &Node) -> Duration {
-    match node {
-        Node::File { id, .. } if !inodes.is_volatile(*id) && !exchange.files().names_are_volatile(*id) => {
-            ORDINARY
+impl Mounted {
+    /// How long a node's attributes stay true. What the exchange changes on its own, never: a log grows by more than
+    /// was written, a handoff moves, a view differs by caller, a slot takes the bytes of a file renamed over its link.
+    pub(super) fn attr_ttl(&self, node: &Node) -> Duration {
+        match node {
+            Node::File { id, .. } if !self.inodes.is_volatile(*id) => self.exchange.files().moment(),
+            _ => Duration::ZERO,
         }
-        _ => Duration::ZERO,
     }
-}
 
-/// How long names in a directory stay true.
-pub(super) fn entry_ttl(exchange: &Exchange, parent: &Node) -> Duration {
-    match parent {
-        Node::File { id, .. } if !exchange.files().names_are_volatile(*id) => ORDINARY,
-        _ => Duration::ZERO,
+    /// Counts a reference to a node that was found or made as `name` in `parent`. Returns how long the kernel may keep
+    /// the name, and so let its users pass without asking.
+    pub(super) fn count(&self, parent: &Node, name: &OsStr, node: &Node, attr: &Attr) -> Duration {
+        let Node::File { id, .. } = node else { return Duration::ZERO };
+        let Node::File { id: dir, .. } = parent else { return MOMENT }; // credentials/ and memory/, always there
+        let files = self.exchange.files();
+        let volatile = files.is_volatile(*dir, attr.kind);
+        let counted = self.inodes.count(*id, *dir, volatile);
+        // A folder stays: forgetting it would unmount what is mounted in it, and lose the path of who is in it.
+        if let Some(arrival) = counted.arrival
+            && attr.kind != NodeKind::Directory
+        {
+            let (number, parent) = (self.inodes.number(node), self.inodes.number(parent));
+            self.crowd.add((*id, arrival), Name { number, parent, name: name.to_owned() }, &self.inodes);
+        }
+        // Asked after the name was noted as kept: see Inodes::close.
+        if volatile || counted.closing || (self.shared && !files.is_open_to_all(*dir)) {
+            return Duration::ZERO;
+        }
+        files.moment()
     }
 }

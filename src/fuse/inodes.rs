@@ -14,6 +14,8 @@ use crate::wire::name::AgentName;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 const TAG_BITS: u32 = 3;
 // Letters are numbered from 1, so none has the number 0.
@@ -25,7 +27,6 @@ const TAG_LOG: u64 = 3;
 const TAG_HANDOFF: u64 = 4;
 const TAG_FILE: u64 = 5;
 const TAG_ALIASED_FILE: u64 = 6;
-const TAG_UNSEEN: u64 = 7;
 
 /// The four handoff directories, one of which is part of a handoff's number.
 const STATE_BITS: u32 = 2;
@@ -68,18 +69,32 @@ impl<T: Clone + Eq + Hash> Table<T> {
 
 /// The inode numbers of one mount.
 pub(super) struct Inodes {
-    /// `credentials/`, which is never forgotten.
-    credentials: FileId,
+    /// `credentials/` and `memory/`, which are never forgotten.
+    roots: [FileId; 2],
     logs: Table<LogName>,
     views: Table<View>,
     mailboxes: Table<AgentName>,
+    arrivals: AtomicU64,
     references: Mutex<HashMap<FileId, References>>,
 }
 
 #[derive(Default)]
 struct References {
     count: u64,
+    arrival: u64,
     volatile: bool,
+    /// When the kernel was last given a name in this directory to keep.
+    kept: Option<Instant>,
+    /// How many changes are under way after which names in it may not be kept.
+    closing: u32,
+}
+
+/// What counting a reference found.
+pub(super) struct Counted {
+    /// For the first reference that the kernel has of a file: which arrival it is.
+    pub(super) arrival: Option<u64>,
+    /// The directory is being closed to somebody: the name may not be kept.
+    pub(super) closing: bool,
 }
 
 fn tagged(id: u64, tag: u64) -> u64 {
@@ -87,17 +102,18 @@ fn tagged(id: u64, tag: u64) -> u64 {
 }
 
 impl Inodes {
-    pub(super) fn new(credentials: FileId) -> Self {
+    pub(super) fn new(roots: [FileId; 2]) -> Self {
         Inodes {
-            credentials,
+            roots,
             logs: Table::new(),
             views: Table::new(),
             mailboxes: Table::new(),
+            arrivals: AtomicU64::default(),
             references: Mutex::default(),
         }
     }
 
-    /// A node's number: the same for as long as the mount lives.
+    /// A node's number: the same for as long as the mount lives, an ordinary file's for as long as it does.
     pub(super) fn number(&self, node: &Node) -> u64 {
         match node {
             Node::Dir { dir, aliased } => {
@@ -119,11 +135,6 @@ impl Inodes {
             Node::File { id: FileId(id), aliased: false } => tagged(*id, TAG_FILE),
             Node::File { id: FileId(id), aliased: true } => tagged(*id, TAG_ALIASED_FILE),
         }
-    }
-
-    /// A number for the listing of an ordinary file that nobody has looked up, from its number on disk.
-    pub(super) fn unseen(disk: u64) -> u64 {
-        tagged(disk, TAG_UNSEEN)
     }
 
     /// The node of a number that was given out.
@@ -157,19 +168,54 @@ impl Inodes {
         }
     }
 
-    /// Counts the reference that a lookup, create, mkdir, symlink or link gave the kernel. `volatile`: found in a
-    /// directory whose names the kernel may not keep. Says whether it is the first that the kernel has of a file.
-    pub(super) fn count(&self, node: &Node, volatile: bool) -> bool {
-        if let Node::File { id, .. } = node
-            && *id != self.credentials
-        {
-            let mut references = self.references.lock();
-            let held = references.entry(*id).or_default();
-            held.count += 1;
-            held.volatile = volatile;
-            return held.count == 1;
+    /// Counts the reference that a lookup, create, mkdir, symlink or link in the directory `dir` gave the kernel, and
+    /// notes that a name there may be kept from now on. `volatile`: it may not.
+    pub(super) fn count(&self, id: FileId, dir: FileId, volatile: bool) -> Counted {
+        let mut references = self.references.lock();
+        let mut closing = false;
+        if !volatile && let Some(dir) = references.get_mut(&dir) {
+            closing = dir.closing > 0;
+            if !closing {
+                dir.kept = Some(Instant::now());
+            }
         }
-        false
+        if self.roots.contains(&id) {
+            return Counted { arrival: None, closing };
+        }
+        let held = references.entry(id).or_default();
+        held.count += 1;
+        held.volatile = volatile;
+        if held.count == 1 {
+            held.arrival = self.arrivals.fetch_add(1, Ordering::Relaxed);
+        }
+        Counted { arrival: (held.count == 1).then_some(held.arrival), closing }
+    }
+
+    /// Before somebody loses the right to look up names in a directory: from now on none there is kept, and this is
+    /// when the last was. [`Inodes::closed`] must follow once the right is gone. Whoever counts a name then finds the
+    /// directory closed when it looks at its mode, because it does so afterwards.
+    pub(super) fn close(&self, dir: FileId) -> Option<Instant> {
+        let mut references = self.references.lock();
+        let held = references.get_mut(&dir)?;
+        held.closing += 1;
+        held.kept
+    }
+
+    /// Undoes [`Inodes::close`].
+    pub(super) fn closed(&self, dir: FileId) {
+        if let Some(held) = self.references.lock().get_mut(&dir) {
+            held.closing = held.closing.saturating_sub(1);
+        }
+    }
+
+    /// How many files the kernel knows.
+    pub(super) fn known(&self) -> usize {
+        self.references.lock().len()
+    }
+
+    /// Whether the kernel has known a file ever since this arrival.
+    pub(super) fn knows_since(&self, id: FileId, arrival: u64) -> bool {
+        self.references.lock().get(&id).is_some_and(|held| held.arrival == arrival)
     }
 
     /// Whether an ordinary file was last found in a directory whose names the kernel may not keep.
@@ -230,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_number_gives_its_node_back_and_no_two_nodes_share_one() {
-        let inodes = Inodes::new(FileId(0));
+        let inodes = Inodes::new([FileId(0), FileId(2)]);
         let nodes = every_kind_of_node();
         let numbers: Vec<u64> = nodes.iter().map(|node| inodes.number(node)).collect();
         for (node, number) in nodes.iter().zip(&numbers) {
@@ -242,22 +288,35 @@ mod tests {
 
     #[test]
     fn the_top_is_number_one() {
-        assert_eq!(Inodes::new(FileId(0)).number(&TOP), 1);
+        assert_eq!(Inodes::new([FileId(0), FileId(2)]).number(&TOP), 1);
         let pending = Node::Dir { dir: Dir::State(State::Pending), aliased: true };
-        assert_ne!(Inodes::new(FileId(0)).number(&pending), 1);
+        assert_ne!(Inodes::new([FileId(0), FileId(2)]).number(&pending), 1);
     }
 
     #[test]
     fn references_are_given_back_once_each_and_the_rest_at_the_end() {
-        let inodes = Inodes::new(FileId(0));
+        let inodes = Inodes::new([FileId(0), FileId(2)]);
         let file = Node::File { id: FileId(3), aliased: false };
-        let other = Node::File { id: FileId(4), aliased: false };
-        for node in [&file, &file, &file, &other, &Node::File { id: FileId(0), aliased: false }] {
-            inodes.count(node, false);
+        for id in [3, 3, 3, 4, 0] {
+            inodes.count(FileId(id), FileId(0), false);
         }
         assert_eq!(inodes.forget(inodes.number(&file), 2), Some((FileId(3), 2)));
         assert_eq!(inodes.forget(inodes.number(&file), 9), Some((FileId(3), 1)));
         assert_eq!(inodes.forget(inodes.number(&file), 1), None);
         assert_eq!(inodes.forget_all(), vec![(FileId(4), 1)]);
+    }
+
+    #[test]
+    fn no_name_is_kept_in_a_directory_that_is_being_closed() {
+        let inodes = Inodes::new([FileId(0), FileId(2)]);
+        let (dir, file) = (FileId(4), FileId(6));
+        assert!(inodes.close(dir).is_none(), "nobody has looked there");
+        inodes.count(dir, FileId(0), false);
+        inodes.count(file, dir, true);
+        assert_eq!(inodes.close(dir), None, "a name that may not be kept");
+        assert!(inodes.count(file, dir, false).closing);
+        inodes.closed(dir);
+        assert!(!inodes.count(file, dir, false).closing);
+        assert!(inodes.close(dir).is_some());
     }
 }

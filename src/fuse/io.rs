@@ -2,16 +2,18 @@
 
 use super::adapter::Mounted;
 use super::handles::Handle;
+use super::names::Entry;
 use super::tree::{self, Dir, Node};
 use crate::exchange::files::OpenFile;
 use crate::exchange::logs::LogName;
 use crate::exchange::send::LetterNode;
 use crate::exchange::views::ViewReader;
-use crate::exchange::{Attr, Caller, Denied, NodeKind, Outcome, Reading, read_at};
+use crate::exchange::{Caller, Denied, NodeKind, Outcome, Reading, read_at};
 use fuser::FopenFlags;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A handle to give the kernel, and how its I/O travels.
 pub(super) struct Opened {
@@ -49,13 +51,16 @@ impl Opened {
         }
     }
 
-    fn file(open: OpenFile) -> Self {
+    fn file(open: OpenFile, flags: i32) -> Self {
         match open.backing() {
             None => Opened::direct(Handle::File(open), None),
             Some(file) => {
                 let cached = FopenFlags::empty();
+                // The page cache would send one append in several pieces, between which another mount's may come.
+                let appends = flags & libc::O_APPEND != 0;
+                let plain = if appends { FopenFlags::FOPEN_DIRECT_IO } else { cached };
                 let handle = Handle::File(open);
-                Opened { handle, backing: Some(file), plain: cached, passed_through: cached }
+                Opened { handle, backing: Some(file), plain, passed_through: cached }
             }
         }
     }
@@ -84,7 +89,7 @@ impl Mounted {
                 let reader = self.exchange.open_view(caller, &view, flags)?;
                 Ok(Opened::direct(Handle::View { reader, inode: number, opener: caller.pid }, None))
             }
-            Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
+            Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?, flags)),
             Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
             {
                 Ok(file) => Ok(Opened::unchanging(file)),
@@ -128,14 +133,14 @@ impl Mounted {
         name: &OsStr,
         mode: u32,
         flags: i32,
-    ) -> Outcome<(Node, Node, Attr, Opened)> {
+    ) -> Outcome<(Entry, Opened)> {
         let parent = self.node(parent)?;
         let (node, opened) = match &parent {
             Node::File { id, .. } => {
                 let (entry, open) = self.exchange.files().create(caller, *id, name, mode, flags)?;
                 let node = Node::File { id: entry.id, aliased: false };
-                self.count(&parent, name, &node, &entry.attr);
-                return Ok((parent, node, entry.attr, Opened::file(open)));
+                let kept = self.count(&parent, name, &node, &entry.attr);
+                return Ok((Entry { node, attr: entry.attr, kept }, Opened::file(open, flags)));
             }
             Node::Dir { dir: Dir::State(state), .. } => {
                 let Some(name) = name.to_str() else {
@@ -167,7 +172,7 @@ impl Mounted {
             }
         };
         match tree::attr(&self.exchange, caller, &node) {
-            Ok(attr) => Ok((parent, node, attr, opened)),
+            Ok(attr) => Ok((Entry { node, attr, kept: Duration::ZERO }, opened)),
             Err(denied) => {
                 self.close(&opened.handle);
                 Err(denied)

@@ -1,6 +1,6 @@
 //! Puts an exchange on a mountpoint and serves it from threads of its own.
 
-use super::adapter::Mounted;
+use super::adapter::{Joined, Mounted};
 use super::crowd::Crowd;
 use super::fusermount;
 pub(crate) use super::fusermount::detach;
@@ -98,11 +98,15 @@ pub fn mount(
     let mounted = Mounted {
         exchange: exchange.clone(),
         bound: spec.bound.clone(),
-        inodes: Inodes::new(exchange.files().root()),
+        shared: allow_other,
+        inodes: Arc::new(Inodes::new([exchange.files().credentials(), exchange.files().memory()])),
         crowd,
         handles: Handles::default(),
         backings: Backings::default(),
+        #[cfg(target_os = "linux")]
+        locks_mount: exchange.locks().new_mount(),
         passthrough: passthrough.clone(),
+        _joined: Joined::new(exchange),
         on_end: Some(Box::new(on_end)),
     };
     let mut config = Config::default();
@@ -113,12 +117,12 @@ pub fn mount(
         // A descriptor per thread must be opened by this user itself; without them the threads share one.
         config.clone_fd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
     }
-    let session = attach(exchange.dir(), spec, mounted, config, allow_other).map_err(failed)?;
+    let (session, device) = attach(exchange.dir(), spec, mounted, config, allow_other).map_err(failed)?;
     if passthrough.load(Ordering::Relaxed) {
         passthrough.store(kernel_passes_through(&session, exchange.dir()), Ordering::Relaxed);
     }
     let notifier = session.notifier();
-    let forget = move || too_many.forget_by(&notifier);
+    let forget = move || too_many.forget_by(&notifier, device);
     if let Err(error) = std::thread::Builder::new().name("forget".into()).spawn(forget) {
         tracing::warn!(%error, "the kernel may come to know more files than this process may open");
     }
@@ -147,6 +151,7 @@ fn other_users(exchange: &Exchange, spec: &MountSpec) -> Vec<String> {
         .collect()
 }
 
+/// Attaches the mount; and one more descriptor of the device that the kernel is told by, for what fuser can't tell it.
 #[cfg(target_os = "linux")]
 fn attach(
     source: &Path,
@@ -154,12 +159,14 @@ fn attach(
     mounted: Mounted,
     config: Config,
     allow_other: bool,
-) -> io::Result<Session<Mounted>> {
+) -> io::Result<(Session<Mounted>, Option<std::fs::File>)> {
     let device = fusermount::attach(source, &spec.mountpoint, allow_other)?;
     let acl = config.acl;
-    Session::from_fd(mounted, device, acl, config).inspect_err(|_| {
+    let ours = device.try_clone().ok().map(std::fs::File::from);
+    let session = Session::from_fd(mounted, device, acl, config).inspect_err(|_| {
         let _ = fusermount::detach(&spec.mountpoint, true);
-    })
+    })?;
+    Ok((session, ours))
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -169,7 +176,7 @@ fn attach(
     mounted: Mounted,
     mut config: Config,
     _: bool,
-) -> io::Result<Session<Mounted>> {
+) -> io::Result<(Session<Mounted>, Option<std::fs::File>)> {
     use fuser::MountOption;
     config.mount_options = vec![
         MountOption::FSName(source.display().to_string()),
@@ -178,7 +185,7 @@ fn attach(
         MountOption::NoSuid,
         MountOption::NoAtime,
     ];
-    Session::new(mounted, &spec.mountpoint, &config)
+    Ok((Session::new(mounted, &spec.mountpoint, &config)?, None))
 }
 
 /// Whether the kernel lets this process pass files of the exchange's folder through: it needs CAP_SYS_ADMIN, and a

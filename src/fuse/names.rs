@@ -12,7 +12,7 @@ use fuser::TimeOrNow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 #[cfg(target_os = "linux")]
 const RENAME_EXCHANGE: u32 = libc::RENAME_EXCHANGE;
@@ -39,6 +39,19 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// As an ordinary file takes it.
+    pub(super) fn ordinary(&self) -> SetAttr {
+        SetAttr {
+            mode: self.mode,
+            uid: self.uid,
+            gid: self.gid,
+            size: self.size,
+            atime: time(self.atime),
+            mtime: time(self.mtime),
+            touch: matches!((self.atime, self.mtime), (Some(TimeOrNow::Now), Some(TimeOrNow::Now))),
+        }
+    }
+
     /// The system call behind what would really change on a node that now has `attr`; `None` for what may always be
     /// asked for: the mode and owner that it has, and the time that it is.
     fn operation(&self, attr: &Attr) -> Option<&'static str> {
@@ -57,6 +70,14 @@ impl Change {
     }
 }
 
+/// A name that was found or made.
+pub(super) struct Entry {
+    pub(super) node: Node,
+    pub(super) attr: Attr,
+    /// How long the kernel may keep the name.
+    pub(super) kept: Duration,
+}
+
 fn time(asked: Option<TimeOrNow>) -> Option<SystemTime> {
     asked.map(|time| match time {
         TimeOrNow::SpecificTime(time) => time,
@@ -70,11 +91,11 @@ impl Mounted {
         self.inodes.node(number).ok_or_else(|| Denied::os(libc::ESTALE))
     }
 
-    pub(super) fn look_up(&self, caller: &Caller, parent: u64, name: &OsStr) -> Outcome<(Node, Node, Attr)> {
+    pub(super) fn look_up(&self, caller: &Caller, parent: u64, name: &OsStr) -> Outcome<Entry> {
         let parent = self.node(parent)?;
         let (node, attr) = tree::lookup(&self.exchange, caller, &parent, name)?;
-        self.count(&parent, name, &node, &attr);
-        Ok((parent, node, attr))
+        let kept = self.count(&parent, name, &node, &attr);
+        Ok(Entry { node, attr, kept })
     }
 
     pub(super) fn forget(&self, number: u64, count: u64) {
@@ -117,16 +138,7 @@ impl Mounted {
                 Some(Handle::File(open)) => Some(open),
                 _ => None,
             };
-            let change = SetAttr {
-                mode: change.mode,
-                uid: change.uid,
-                gid: change.gid,
-                size: change.size,
-                atime: time(change.atime),
-                mtime: time(change.mtime),
-                touch: matches!((change.atime, change.mtime), (Some(TimeOrNow::Now), Some(TimeOrNow::Now))),
-            };
-            let attr = self.exchange.files().set_attr(caller, id, open, change)?;
+            let attr = self.exchange.files().set_attr(caller, id, open, change.ordinary())?;
             return Ok((node, attr));
         }
         if let (Node::Handoff { node: handoff, .. }, Some(size)) = (&node, change.size) {
@@ -191,7 +203,7 @@ impl Mounted {
         name: &OsStr,
         mode: u32,
         device: u32,
-    ) -> Outcome<(Node, Node, Attr)> {
+    ) -> Outcome<Entry> {
         if mode & FILE_TYPE != REGULAR_FILE {
             let parent = self.node(parent)?;
             let Node::File { id, .. } = parent else {
@@ -199,13 +211,13 @@ impl Mounted {
             };
             let entry = self.exchange.files().mknod(caller, id, name, mode, device)?;
             let node = Node::File { id: entry.id, aliased: false };
-            self.count(&parent, name, &node, &entry.attr);
-            return Ok((parent, node, entry.attr));
+            let kept = self.count(&parent, name, &node, &entry.attr);
+            return Ok(Entry { node, attr: entry.attr, kept });
         }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-        let (parent, node, attr, opened) = self.create(caller, parent, name, mode & 0o7777, flags)?;
+        let (entry, opened) = self.create(caller, parent, name, mode & 0o7777, flags)?;
         self.close(&opened.handle);
-        Ok((parent, node, attr))
+        Ok(entry)
     }
 
     pub(super) fn make_directory(
@@ -214,15 +226,15 @@ impl Mounted {
         parent: u64,
         name: &OsStr,
         mode: u32,
-    ) -> Outcome<(Node, Node, Attr)> {
+    ) -> Outcome<Entry> {
         let parent = self.node(parent)?;
         let Node::File { id, aliased } = parent else {
             return Err(self.refuse_name(caller, &parent, name, "mkdir"));
         };
         let entry = self.exchange.files().mkdir(caller, id, name, mode)?;
         let node = Node::File { id: entry.id, aliased };
-        self.count(&parent, name, &node, &entry.attr);
-        Ok((parent, node, entry.attr))
+        let kept = self.count(&parent, name, &node, &entry.attr);
+        Ok(Entry { node, attr: entry.attr, kept })
     }
 
     pub(super) fn remove_directory(&self, caller: &Caller, parent: u64, name: &OsStr) -> Outcome<()> {
@@ -251,15 +263,15 @@ impl Mounted {
         parent: u64,
         name: &OsStr,
         target: &Path,
-    ) -> Outcome<(Node, Node, Attr)> {
+    ) -> Outcome<Entry> {
         let parent = self.node(parent)?;
         let Node::File { id, .. } = parent else {
             return Err(self.refuse_name(caller, &parent, name, "symlink"));
         };
         let entry = self.exchange.files().symlink(caller, id, name, target.as_os_str())?;
         let node = Node::File { id: entry.id, aliased: false };
-        self.count(&parent, name, &node, &entry.attr);
-        Ok((parent, node, entry.attr))
+        let kept = self.count(&parent, name, &node, &entry.attr);
+        Ok(Entry { node, attr: entry.attr, kept })
     }
 
     pub(super) fn read_link(&self, number: u64) -> Outcome<OsString> {
@@ -275,15 +287,15 @@ impl Mounted {
         number: u64,
         new_parent: u64,
         new_name: &OsStr,
-    ) -> Outcome<(Node, Node, Attr)> {
+    ) -> Outcome<Entry> {
         let source = self.node(number)?;
         let new_parent = self.node(new_parent)?;
         match (&source, &new_parent) {
             (Node::File { id, .. }, Node::File { id: directory, .. }) => {
                 let entry = self.exchange.files().link(caller, *id, *directory, new_name)?;
                 let node = Node::File { id: entry.id, aliased: false };
-                self.count(&new_parent, new_name, &node, &entry.attr);
-                Ok((new_parent, node, entry.attr))
+                let kept = self.count(&new_parent, new_name, &node, &entry.attr);
+                Ok(Entry { node, attr: entry.attr, kept })
             }
             (Node::File { .. }, _) => Err(self.refuse_name(caller, &new_parent, new_name, "link")),
             _ => Err(self.refuse(caller, &source, "link")),

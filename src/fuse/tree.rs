@@ -1,6 +1,6 @@
 //! Which names the mounted tree has, and what each one stands for.
 
-use crate::exchange::files::FileId;
+use crate::exchange::files::{DirEntry, FileId};
 use crate::exchange::handoffs::{HandoffNode, State};
 use crate::exchange::logs::LogName;
 use crate::exchange::send::{LetterNode, SEND};
@@ -12,8 +12,10 @@ use std::ffi::{OsStr, OsString};
 /// The folder under which the whole tree answers once more, for programs that expect it.
 pub const ALIAS: &str = "_coordination";
 
-/// The directory of ordinary files.
-pub const CREDENTIALS: &str = "credentials";
+/// The directories of ordinary files, which are always there.
+fn ordinary(exchange: &Exchange) -> [(&'static str, FileId); 2] {
+    [("credentials", exchange.files().credentials()), ("memory", exchange.files().memory())]
+}
 
 /// A directory that is always there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,7 +97,7 @@ pub enum Node {
         /// A directory seen through `_coordination/`.
         aliased: bool,
     },
-    /// Something under `credentials/`, which is one itself.
+    /// Something under `credentials/` or `memory/`, which are such themselves.
     File {
         /// Which.
         id: FileId,
@@ -114,12 +116,12 @@ pub struct Listed {
     pub name: OsString,
     /// File, directory or symlink.
     pub kind: NodeKind,
-    /// The node, or the inode number on disk of an ordinary file that nobody has looked up.
-    pub node: Result<Node, u64>,
+    /// What it stands for.
+    pub node: Node,
 }
 
-/// The node and attributes behind one name, as `caller` sees them. A [`Node::File`] other than `credentials/` counts
-/// one reference.
+/// The node and attributes behind one name, as `caller` sees them. A [`Node::File`] other than `credentials/` and
+/// `memory/` counts one reference.
 ///
 /// # Errors
 /// ENOENT; ENOTDIR where `parent` is no directory; the ordinary directory's own.
@@ -169,8 +171,8 @@ fn find(exchange: &Exchange, caller: &Caller, dir: Dir, aliased: bool, name: &Os
             if name == ALIAS {
                 return (!aliased).then_some(Node::Dir { dir: Dir::Top, aliased: true });
             }
-            if name == CREDENTIALS {
-                return Some(Node::File { id: exchange.files().root(), aliased });
+            if let Some((_, id)) = ordinary(exchange).into_iter().find(|(root, _)| *root == name) {
+                return Some(Node::File { id, aliased });
             }
             if let Some(dir) = Dir::ALL.into_iter().find(|d| *d != Dir::Top && d.path() == name) {
                 return Some(Node::Dir { dir, aliased });
@@ -208,15 +210,14 @@ pub fn attr(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Attr> 
 /// # Errors
 /// ENOTDIR; the ordinary directory's own.
 pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Listed>> {
-    let file = |name: &str, node| Listed { name: name.into(), kind: NodeKind::File, node: Ok(node) };
-    let directory =
-        |name: &str, node| Listed { name: name.into(), kind: NodeKind::Directory, node: Ok(node) };
+    let file = |name: &str, node| Listed { name: name.into(), kind: NodeKind::File, node };
+    let directory = |name: &str, node| Listed { name: name.into(), kind: NodeKind::Directory, node };
     let views = |dir: &str, aliased: bool| {
         let views = exchange.list_views(caller, dir).into_iter();
         views.map(move |view| Listed {
             name: view.name().into(),
             kind: view.kind(),
-            node: Ok(view_node(view, aliased)),
+            node: view_node(view, aliased),
         })
     };
     match node {
@@ -227,7 +228,7 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
                 .filter(|dir| *dir != Dir::Top)
                 .map(|dir| directory(dir.path(), Node::Dir { dir, aliased }))
                 .collect();
-            names.push(directory(CREDENTIALS, Node::File { id: exchange.files().root(), aliased }));
+            names.extend(ordinary(exchange).map(|(name, id)| directory(name, Node::File { id, aliased })));
             if !aliased {
                 names.push(directory(ALIAS, Node::Dir { dir: Dir::Top, aliased: true }));
             }
@@ -269,12 +270,13 @@ pub fn list(exchange: &Exchange, caller: &Caller, node: &Node) -> Outcome<Vec<Li
         Node::View { view, aliased } if view.kind() == NodeKind::Directory => {
             Ok(views(view.path(), *aliased).collect())
         }
-        Node::File { id, .. } => Ok(exchange
-            .files()
-            .list(caller, *id)?
-            .into_iter()
-            .map(|entry| Listed { name: entry.name, kind: entry.kind, node: Err(entry.ino) })
-            .collect()),
+        Node::File { id, aliased } => {
+            let listed = |entry: DirEntry| {
+                let aliased = *aliased && entry.kind == NodeKind::Directory;
+                Listed { name: entry.name, kind: entry.kind, node: Node::File { id: entry.id, aliased } }
+            };
+            Ok(exchange.files().list(caller, *id)?.into_iter().map(listed).collect())
+        }
         Node::Log(_) | Node::Handoff { .. } | Node::Letter(_) | Node::View { .. } => {
             Err(Denied::os(libc::ENOTDIR))
         }

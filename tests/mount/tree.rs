@@ -18,7 +18,7 @@ fn the_tree_answers_under_coordination_with_the_same_files_and_directories_of_th
         assert_eq!(fs::read(alias.join(file)).unwrap(), fs::read(mount.at(file)).unwrap());
         assert_eq!(inode(&alias.join(file)), inode(&mount.at(file)));
     }
-    for folder in ["", "inbox", "handoff", "credentials"] {
+    for folder in ["", "inbox", "handoff", "credentials", "memory", "memory/bob"] {
         assert_ne!(inode(&alias.join(folder)), inode(&mount.at(folder)));
     }
     assert!(mount.names("").contains(&"_coordination".to_owned()));

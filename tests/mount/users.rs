@@ -9,9 +9,9 @@ use std::process::Command;
 /// `nobody`: fusermount3 mounts only for users that the machine knows.
 const ORDINARY: u32 = 65534;
 /// Made-up users that no machine knows.
-const BOB: u32 = 4243;
-const ALICE: u32 = 4244;
-const STRANGER: u32 = 4245;
+pub const BOB: u32 = 4243;
+pub const ALICE: u32 = 4244;
+pub const STRANGER: u32 = 4245;
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -138,15 +138,15 @@ baton verify exchange
 }
 
 /// One mount that several users share; each is the agent that the exchange maps its uid to.
-struct Shared {
-    fixture: Fixture,
-    mount: Mount,
+pub struct Shared {
+    pub fixture: Fixture,
+    pub mount: Mount,
     home: Home,
 }
 
 impl Shared {
     /// `None` where the test is not root and so cannot be anybody else.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         Self::configured(|_| {})
     }
 
@@ -174,7 +174,7 @@ impl Shared {
         fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
     }
 
-    fn run(&self, uid: u32, script: &str) -> Output {
+    pub fn run(&self, uid: u32, script: &str) -> Output {
         run_as(uid, self.home.temp.path(), self.mount.path(), script)
     }
 }

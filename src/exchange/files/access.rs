@@ -3,7 +3,7 @@
 //! The kernel does not check for us (no `default_permissions`), because an entitled agent uses a
 //! profile's slots whoever owns their files.
 
-use super::guard::profile::Profile;
+use super::area::Area;
 use super::nodes::{Node, Plain};
 use super::{FileId, Files, process};
 use crate::exchange::{Actor, Attempt, Caller, Denied, Outcome};
@@ -11,7 +11,6 @@ use crate::rules::{Refusal, Rule};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 
 /// Mode bits of one class: what is wanted.
 pub(super) const READ: u32 = 4;
@@ -27,17 +26,18 @@ pub(super) struct Operation<'a> {
     pub child: Option<&'a OsStr>,
 }
 
-/// How a caller stands to a profile.
+/// How a caller stands to an area.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
-    /// Named by the config as a user of this profile: its top directory and slots are the caller's own.
+    /// Named by the config as a user of this profile, or it is the caller's memory: its top directory and slots are
+    /// the caller's own.
     pub entitled: bool,
     /// Mode bits don't bind it: root, or a mount on which the daemon's own user does everything.
     pub exempt: bool,
 }
 
 impl Files {
-    /// How `caller` stands to a node's profile.
+    /// How `caller` stands to a node's area.
     ///
     /// # Errors
     /// `authority`: a stranger who wants to change something, or an agent without entitlement.
@@ -64,13 +64,19 @@ impl Files {
         node: &Node,
         change: bool,
     ) -> Outcome<Result<Standing, String>> {
-        let profile = match node {
-            Node::Plain(plain) => plain.profile.as_ref(),
-            Node::Slot(slot) => Some(&slot.profile),
+        let area = match node {
+            Node::Plain(plain) => plain.area.clone(),
+            Node::Slot(slot) => Area::Profile(slot.profile.clone()),
         };
         let actor = self.office()?.actor(caller);
-        let exempt = caller.uid == 0 || (caller.bound.is_some() && !self.as_root);
-        Ok(self.entitlement(&actor, profile, change).map(|entitled| Standing { entitled, exempt }))
+        let exempt = self.is_exempt(caller);
+        Ok(entitlement(&actor, &area, change).map(|entitled| Standing { entitled, exempt }))
+    }
+
+    /// Whether mode bits don't bind a caller: root, or whoever comes through a mount on which the daemon's own user
+    /// does everything.
+    pub fn is_exempt(&self, caller: &Caller) -> bool {
+        caller.uid == 0 || (caller.bound.is_some() && !self.as_root)
     }
 
     /// access(2): whether the caller could do what the bits of `want` say.
@@ -103,36 +109,6 @@ impl Files {
         self.check_mode(caller, standing, &metadata, want)
     }
 
-    fn entitlement(
-        &self,
-        actor: &Actor,
-        profile: Option<&Arc<Profile>>,
-        change: bool,
-    ) -> Result<bool, String> {
-        match (actor, profile) {
-            (Actor::Operator, _) => Ok(true),
-            (Actor::Agent(_), None) if !change => Ok(false),
-            (Actor::Agent(_), None) => {
-                Err("This folder belongs to no profile, so only the operator changes it. The \
-                 operator makes it a profile with a section [credentials.<name>] in exchange.toml."
-                    .to_owned())
-            }
-            (Actor::Agent(agent), Some(profile)) => match &profile.config.agents {
-                Some(agents) if !agents.contains(agent) => Err(format!(
-                    "{agent} is not entitled to the credentials of {0}. The operator adds {agent} to agents under \
-                     [credentials.{0}] in exchange.toml.",
-                    profile.name
-                )),
-                _ => Ok(true),
-            },
-            (Actor::Stranger(_), _) if !change => Ok(false),
-            (Actor::Stranger(uid), _) => Err(format!(
-                "uid {uid} is no agent of this exchange, so it changes nothing here. The operator gives an agent \
-                 that uid in exchange.toml."
-            )),
-        }
-    }
-
     /// EACCES unless mode bits let the caller do what it wants.
     pub(super) fn check_mode(
         &self,
@@ -141,15 +117,17 @@ impl Files {
         metadata: &Metadata,
         want: u32,
     ) -> Outcome<()> {
-        let ids = (metadata.uid(), metadata.gid());
-        if standing.exempt || class_bits(caller, metadata.mode(), ids) & want == want {
-            return Ok(());
-        }
-        Err(Denied::os(libc::EACCES))
+        let (mode, ids) = (metadata.mode(), (metadata.uid(), metadata.gid()));
+        let grants = |bits: u32| bits & want == want;
+        // Which groups a caller is in is asked only where it matters: the answer is in /proc.
+        let is_known = caller.uid != ids.0 && grants(mode >> 3) == grants(mode);
+        let granted =
+            standing.exempt || if is_known { grants(mode) } else { grants(class_bits(caller, mode, ids)) };
+        if granted { Ok(()) } else { Err(Denied::os(libc::EACCES)) }
     }
 
-    /// As [`Files::check_mode`], for a directory. Everybody may see which profiles there are; an
-    /// entitled agent uses a profile's top directory as its own.
+    /// As [`Files::check_mode`], for a directory. Everybody may see which profiles and memories there are; an
+    /// entitled agent uses the top directory of either as its own.
     pub(super) fn check_dir(
         &self,
         caller: &Caller,
@@ -157,7 +135,7 @@ impl Files {
         dir: &Plain,
         want: u32,
     ) -> Outcome<()> {
-        if (self.is_root(dir) && want & WRITE == 0) || (dir.top().is_some() && standing.entitled) {
+        if (self.is_root(dir) && want & WRITE == 0) || (dir.is_top() && standing.entitled) {
             return Ok(());
         }
         self.check_mode(caller, standing, &dir.handle.metadata()?, want)
@@ -186,6 +164,40 @@ impl Files {
             return Ok(());
         }
         Err(Denied::os(libc::EPERM))
+    }
+}
+
+/// Whether an area is the actor's own, or the advice of a refusal.
+fn entitlement(actor: &Actor, area: &Area, change: bool) -> Result<bool, String> {
+    match (actor, area) {
+        (Actor::Operator, _) => Ok(true),
+        (Actor::Agent(agent), Area::Profile(profile)) => match &profile.config.agents {
+            Some(agents) if !agents.contains(agent) => Err(format!(
+                "{agent} is not entitled to the credentials of {0}. The operator adds {agent} to agents under \
+                 [credentials.{0}] in exchange.toml.",
+                profile.name
+            )),
+            _ => Ok(true),
+        },
+        (Actor::Agent(agent), Area::Memory(memory)) if *agent == memory.agent => Ok(true),
+        _ if !change => Ok(false),
+        (Actor::Agent(agent), Area::Memory(memory)) => Err(format!(
+            "This is the memory of {0}, so only {0} changes it. Write in memory/{agent}/, or ask {0} by a line in \
+             inbox/{0}.jsonl.",
+            memory.agent
+        )),
+        (Actor::Agent(agent), Area::Memories) => Err(format!(
+            "This folder is no agent's memory, so only the operator changes it. Write in memory/{agent}/."
+        )),
+        (Actor::Agent(_), Area::Credentials) => {
+            Err("This folder belongs to no profile, so only the operator changes it. The \
+                 operator makes it a profile with a section [credentials.<name>] in exchange.toml."
+                .to_owned())
+        }
+        (Actor::Stranger(uid), _) => Err(format!(
+            "uid {uid} is no agent of this exchange, so it changes nothing here. The operator gives an agent \
+             that uid in exchange.toml."
+        )),
     }
 }
 

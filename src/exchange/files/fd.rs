@@ -5,7 +5,8 @@
 
 use crate::exchange::{Attr, NodeKind};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+    Uid, XattrFlags,
 };
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -33,6 +34,15 @@ pub(super) fn find(dir: &File, name: &OsStr) -> io::Result<Option<File>> {
         Ok(handle) => Ok(Some(handle)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
+    }
+}
+
+/// What a name in a directory stands for, which is not followed; `None` where there is no such name.
+pub(super) fn stat_at(dir: &File, name: &OsStr) -> io::Result<Option<Stat>> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -230,13 +240,21 @@ impl FileKey {
     pub fn of(metadata: &Metadata) -> Self {
         FileKey { dev: metadata.dev(), ino: metadata.ino() }
     }
+    #[allow(clippy::unnecessary_cast)] // of other widths on macOS
+    pub fn of_stat(stat: &Stat) -> Self {
+        FileKey { dev: stat.st_dev as u64, ino: stat.st_ino as u64 }
+    }
 }
 
 /// What kind of node this is.
 pub(super) fn kind(metadata: &Metadata) -> NodeKind {
+    kind_of(metadata.mode() as _, metadata.rdev())
+}
+
+fn kind_of(mode: RawMode, device: u64) -> NodeKind {
     // The lower half of glibc's 64-bit number is the kernel's.
-    let number = metadata.rdev() as u32;
-    match FileType::from_raw_mode(metadata.mode() as _) {
+    let number = device as u32;
+    match FileType::from_raw_mode(mode) {
         FileType::Directory => NodeKind::Directory,
         FileType::Symlink => NodeKind::Symlink,
         FileType::Fifo => NodeKind::Fifo,
@@ -247,15 +265,33 @@ pub(super) fn kind(metadata: &Metadata) -> NodeKind {
     }
 }
 
+fn time(seconds: i64, nanos: i64) -> SystemTime {
+    let nanos = Duration::from_nanos(nanos.max(0) as u64);
+    match u64::try_from(seconds) {
+        Ok(after) => UNIX_EPOCH + Duration::from_secs(after) + nanos,
+        Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos,
+    }
+}
+
+/// What stat() shows, of what [`stat_at`] found.
+#[allow(clippy::unnecessary_cast)] // of other widths on macOS
+pub(super) fn attr_of_stat(stat: &Stat) -> Attr {
+    Attr {
+        kind: kind_of(stat.st_mode, stat.st_rdev as u64),
+        size: stat.st_size as u64,
+        mode: stat.st_mode as u32 & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        nlink: stat.st_nlink as u32,
+        blocks: stat.st_blocks as u64,
+        atime: time(stat.st_atime as i64, stat.st_atime_nsec as i64),
+        mtime: time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+        ctime: time(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+    }
+}
+
 /// What stat() shows.
 pub(super) fn attr(metadata: &Metadata) -> Attr {
-    let at = |seconds: i64, nanos: i64| {
-        let nanos = Duration::from_nanos(nanos.max(0) as u64);
-        match u64::try_from(seconds) {
-            Ok(after) => UNIX_EPOCH + Duration::from_secs(after) + nanos,
-            Err(_) => UNIX_EPOCH - Duration::from_secs(seconds.unsigned_abs()) + nanos,
-        }
-    };
     Attr {
         kind: kind(metadata),
         size: metadata.len(),
@@ -264,8 +300,8 @@ pub(super) fn attr(metadata: &Metadata) -> Attr {
         gid: metadata.gid(),
         nlink: metadata.nlink() as u32,
         blocks: metadata.blocks(),
-        atime: at(metadata.atime(), metadata.atime_nsec()),
-        mtime: at(metadata.mtime(), metadata.mtime_nsec()),
-        ctime: at(metadata.ctime(), metadata.ctime_nsec()),
+        atime: time(metadata.atime(), metadata.atime_nsec()),
+        mtime: time(metadata.mtime(), metadata.mtime_nsec()),
+        ctime: time(metadata.ctime(), metadata.ctime_nsec()),
     }
 }

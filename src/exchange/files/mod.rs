@@ -1,11 +1,13 @@
-//! Ordinary files under credentials/, and the guard around slots and live links.
+//! Ordinary files under credentials/ and memory/, and the guard around slots and live links.
 //!
 //! Ordinary files behave as they do on the disk below. In a profile's top directory the names that
 //! [`crate::rules::credential::GuardedName`] knows are guarded: see [`guard`].
 
 mod access;
+mod area;
 mod fd;
 pub(in crate::exchange) mod guard;
+pub mod kept;
 mod nodes;
 mod ordinary;
 mod process;
@@ -23,18 +25,22 @@ use crate::rules::Refusal;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
+use area::{Area, CREDENTIALS, Memory};
+use fd::FileKey;
 use guard::change::Change;
 use guard::profile::Profile;
+use guard::record::{SidecarWriter, record};
 use guard::slot::SlotWriter;
 use guard::{LoginName, guarded};
-use nodes::{Node, Nodes, Plain, ROOT};
+use kept::Keeping;
+use nodes::{Node, Nodes, Plain};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -47,6 +53,13 @@ pub trait Office: Send + Sync {
     fn now(&self) -> Timestamp;
     /// Records a refusal and returns it for the caller.
     fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied;
+    /// As [`Office::refuse`], with where the bytes are kept, relative to the exchange's folder.
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>);
     /// Keeps the bytes of a slot that is removed in quarantine, and returns where: relative to the
     /// exchange's folder.
     ///
@@ -70,7 +83,7 @@ pub trait Office: Send + Sync {
     fn event(&self, event: &'static str, fields: Map<String, Value>) -> io::Result<()>;
 }
 
-/// A file, directory or symlink under credentials/: the same for as long as anybody knows it,
+/// A file, directory or symlink under credentials/ or memory/: the same for as long as anybody knows it,
 /// through renames and after unlink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub u64);
@@ -92,8 +105,8 @@ pub struct DirEntry {
     pub name: OsString,
     /// What it is.
     pub kind: NodeKind,
-    /// Its inode number on disk, for d_ino.
-    pub ino: u64,
+    /// Which file it is, or will be once it is looked up.
+    pub id: FileId,
 }
 
 /// Attributes to change; `None` leaves as is.
@@ -125,6 +138,7 @@ enum Opened {
     /// The content that the slot had at open(2).
     SlotReader(File),
     SlotWriter(SlotWriter),
+    SidecarWriter(SidecarWriter),
 }
 
 impl OpenFile {
@@ -133,20 +147,31 @@ impl OpenFile {
     pub fn backing(&self) -> Option<Arc<File>> {
         match &self.opened {
             Opened::Ordinary(file) => Some(file.clone()),
-            Opened::SlotReader(_) | Opened::SlotWriter(_) => None,
+            Opened::SlotReader(_) | Opened::SlotWriter(_) | Opened::SidecarWriter(_) => None,
         }
     }
 }
 
 /// The ordinary files of an exchange.
 pub struct Files {
-    root: Plain,
+    credentials: Root,
     profiles: BTreeMap<String, Arc<Profile>>,
+    memory: Root,
+    memories: BTreeMap<String, Arc<Memory>>,
     nodes: Nodes,
+    keeping: Keeping,
     office: Weak<dyn Office>,
     /// Whether new files can be given to their callers.
     as_root: bool,
     own_ids: (u32, u32),
+}
+
+/// credentials/ or memory/.
+struct Root {
+    id: FileId,
+    key: FileKey,
+    /// Its path on disk starts every path of the tree's.
+    handle: Arc<File>,
 }
 
 /// The mode bits that open(2) with these flags needs: (to read, to write).
@@ -163,9 +188,22 @@ fn open_flags(flags: i32) -> OFlags {
     OFlags::from_bits_retain(flags as _)
 }
 
+impl Root {
+    fn open(nodes: &Nodes, exchange: &File, area: Area) -> io::Result<Self> {
+        match rustix::fs::mkdirat(exchange, area.root(), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let handle = Arc::new(area::directory(exchange, area.root())?);
+        let root = Plain::new(handle.clone(), &handle.metadata()?, area);
+        let key = root.key;
+        Ok(Root { id: nodes.pin(root), key, handle })
+    }
+}
+
 impl Files {
-    /// The files in `dir` (an exchange's credentials/, made if missing), with the folder of each
-    /// configured profile (made if missing). A login that lies as a regular file where a live link
+    /// The files in an exchange's folder: credentials/ with the folder of each configured profile, and memory/ with
+    /// the folder of each agent, made if missing. A login that lies as a regular file where a live link
     /// belongs, as a program left it before there was a guard, becomes the slot `default`. What the events
     /// since the last checkpoint tell of and a crash prevented is done.
     ///
@@ -177,25 +215,30 @@ impl Files {
         office: Weak<dyn Office>,
         recent: &[Event],
     ) -> io::Result<Self> {
-        match std::fs::create_dir(dir) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(e),
-        }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle: File = rustix::fs::open(dir, flags, Mode::empty())?.into();
+        let as_root = rustix::process::geteuid().is_root();
+        let dir = File::open(dir)?;
+        let nodes = Nodes::new(dir.metadata()?.dev());
+        let credentials = Root::open(&nodes, &dir, Area::Credentials)?;
+        let memory = Root::open(&nodes, &dir, Area::Memories)?;
         let mut profiles = BTreeMap::new();
         for (name, profile) in &config.credentials {
-            profiles.insert(name.clone(), Arc::new(Profile::open(&handle, name, profile.clone(), recent)?));
+            let profile = Profile::open(&credentials.handle, name, profile.clone(), recent)?;
+            profiles.insert(name.clone(), Arc::new(profile));
         }
-        let metadata = handle.metadata()?;
-        let root = Plain::new(Arc::new(handle), &metadata, None);
+        let mut memories = BTreeMap::new();
+        for (agent, settings) in &config.agents {
+            let folder = Memory::open(&memory.handle, agent, settings.uid.filter(|_| as_root))?;
+            memories.insert(agent.to_string(), Arc::new(folder));
+        }
         let files = Files {
-            nodes: Nodes::new(root.clone()),
-            root,
+            nodes,
+            keeping: Keeping::default(),
+            credentials,
             profiles,
+            memory,
+            memories,
             office,
-            as_root: rustix::process::geteuid().is_root(),
+            as_root,
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
         files.recall_accounts(recent)?;
@@ -214,16 +257,23 @@ impl Files {
                     tracing::warn!(profile, why, "the login that lies under the live name was not taken in");
                 }
             }
+            if let Err(error) = self.look_at_sidecars(profile) {
+                tracing::warn!(profile = profile.name, %error, "the slots were not compared with their sidecars");
+            }
         }
     }
 
     /// credentials/ itself.
-    pub fn root(&self) -> FileId {
-        ROOT
+    pub fn credentials(&self) -> FileId {
+        self.credentials.id
+    }
+    /// memory/ itself.
+    pub fn memory(&self) -> FileId {
+        self.memory.id
     }
     /// The path in the tree at which a file was last found, for refusals.
     pub fn path(&self, id: FileId) -> PathBuf {
-        self.nodes.get(id).map_or_else(|_| "credentials".into(), |node| self.tree_path(&node, None).into())
+        self.nodes.get(id).map_or_else(|_| CREDENTIALS.into(), |node| self.tree_path(&node, None).into())
     }
     /// One name in a directory.
     pub fn lookup(&self, caller: &Caller, parent: FileId, name: &OsStr) -> Outcome<FileEntry> {
@@ -250,7 +300,10 @@ impl Files {
         change: SetAttr,
     ) -> Outcome<Attr> {
         match self.nodes.get(id)? {
-            Node::Plain(plain) => self.set_plain_attr(caller, &plain, open, change),
+            Node::Plain(plain) => match &plain.record {
+                Some((profile, name)) => self.set_record_attr(caller, (&plain, profile, name), open, change),
+                None => self.set_plain_attr(caller, &plain, open, change),
+            },
             Node::Slot(slot) => self.set_slot_attr(caller, &slot, open, change),
         }
     }
@@ -266,7 +319,10 @@ impl Files {
     /// open(2); `flags` as the kernel gives them.
     pub fn open(&self, caller: &Caller, id: FileId, flags: i32) -> Outcome<OpenFile> {
         match self.nodes.get(id)? {
-            Node::Plain(plain) => self.open_plain(caller, &plain, open_flags(flags)),
+            Node::Plain(plain) => match &plain.record {
+                Some((profile, name)) => self.open_record(caller, (&plain, profile, name), open_flags(flags)),
+                None => self.open_plain(caller, &plain, open_flags(flags)),
+            },
             Node::Slot(slot) => self.open_slot(caller, &slot, open_flags(flags)),
         }
     }
@@ -280,6 +336,9 @@ impl Files {
         flags: i32,
     ) -> Outcome<(FileEntry, OpenFile)> {
         let dir = self.change(caller, parent, name, "create")?;
+        if let Some(record) = record(&dir, name) {
+            return self.create_record(caller, (&dir, name), record, open_flags(flags));
+        }
         match guarded(&dir, name) {
             Some((profile, guard)) => self.create_guarded(caller, profile, guard, open_flags(flags)),
             None => self.create_plain(caller, &dir, name, mode, open_flags(flags)),
@@ -291,6 +350,7 @@ impl Files {
             Opened::Ordinary(file) => file,
             Opened::SlotReader(file) => file,
             Opened::SlotWriter(writer) => return Ok(writer.read(offset, size)),
+            Opened::SidecarWriter(writer) => return Ok(writer.read(offset, size)),
         };
         Ok(super::read_at(file, offset, size)?)
     }
@@ -308,12 +368,14 @@ impl Files {
             Opened::Ordinary(file) => Ok(file.write_at(data, offset)?),
             Opened::SlotReader(_) => Err(Denied::os(libc::EBADF)),
             Opened::SlotWriter(writer) => self.write_slot(caller, writer, offset, append, data),
+            Opened::SidecarWriter(writer) => self.write_sidecar(caller, writer, (offset, append), data),
         }
     }
     /// One close(2): the last place where a writer can be told that its credential was refused.
     pub fn flush(&self, caller: &Caller, open: &OpenFile) -> Outcome<()> {
         match &open.opened {
             Opened::SlotWriter(writer) => self.flush_slot(caller, writer),
+            Opened::SidecarWriter(writer) => self.flush_sidecar(caller, writer),
             Opened::Ordinary(_) | Opened::SlotReader(_) => Ok(()),
         }
     }
@@ -322,13 +384,15 @@ impl Files {
         match &open.opened {
             Opened::Ordinary(file) if data_only => Ok(file.sync_data()?),
             Opened::Ordinary(file) => Ok(file.sync_all()?),
-            Opened::SlotReader(_) | Opened::SlotWriter(_) => Ok(()),
+            Opened::SlotReader(_) | Opened::SlotWriter(_) | Opened::SidecarWriter(_) => Ok(()),
         }
     }
     /// The last close.
     pub fn release(&self, open: &OpenFile) {
-        if let Opened::SlotWriter(writer) = &open.opened {
-            self.release_slot(writer);
+        match &open.opened {
+            Opened::SlotWriter(writer) => self.release_slot(writer),
+            Opened::SidecarWriter(writer) => self.release_sidecar(writer),
+            Opened::Ordinary(_) | Opened::SlotReader(_) => {}
         }
     }
     /// mkdir(2).
@@ -348,6 +412,7 @@ impl Files {
     /// unlink(2).
     pub fn unlink(&self, caller: &Caller, parent: FileId, name: &OsStr) -> Outcome<()> {
         let dir = self.change(caller, parent, name, "unlink")?;
+        self.check_record_unlinked(caller, &dir, name)?;
         if let Some((profile, guard)) = guarded(&dir, name)
             && let Some(done) = self.unlink_guarded(caller, profile, &guard)?
         {
@@ -404,11 +469,5 @@ impl Files {
         let new_dir = self.change(caller, new_parent, new_name, "rename")?;
         let flags = RenameFlags::from_bits_retain(flags);
         self.rename_within(caller, (&dir, name), (&new_dir, new_name), flags)
-    }
-    /// Whether names (and attributes) in this directory may not be cached by the kernel: in a
-    /// profile's top a rename may be turned into a write-through, and where several users share the
-    /// mount each lookup is checked for its caller.
-    pub fn names_are_volatile(&self, id: FileId) -> bool {
-        self.as_root || self.nodes.dir(id).is_ok_and(|dir| dir.top().is_some())
     }
 }

@@ -2,21 +2,28 @@
 //!
 //! An ordinary file is the same by its device and inode number, which cannot be given to another
 //! file while the handle is open. A slot is the same by its name, because every accepted write
-//! gives it another inode.
+//! gives it another inode. Its id comes from the same, so that a file has one inode number through
+//! every mount and every start.
 
+use super::area::Area;
 use super::fd::{self, FileKey};
 use super::guard::profile::Profile;
+use super::guard::record::RecordName;
 use super::{FileEntry, FileId};
 use crate::exchange::{Attr, Denied, Outcome};
 use crate::rules::credential::SlotName;
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
 use std::sync::Arc;
 
-/// The root's id.
-pub(super) const ROOT: FileId = FileId(1);
+/// Inode numbers of the disk from here on leave no room for the tags of ids and of the mount's own numbers.
+const MOST_DISK: u64 = 1 << 58;
+// The lowest bits of an id say what it is made of: an inode number of the disk is shifted by one.
+const TAG_FOREIGN: u64 = 1;
+const TAG_SLOT: u64 = 3;
 
 /// One known file.
 #[derive(Clone)]
@@ -30,17 +37,34 @@ pub(super) enum Node {
 pub(super) struct Plain {
     pub handle: Arc<File>,
     pub key: FileKey,
-    /// The profile it lies in; `None` for credentials/ itself and folders that are no profile.
-    pub profile: Option<Arc<Profile>>,
+    /// Where it lies.
+    pub area: Area,
+    /// What the exchange writes in it, if it does.
+    pub record: Option<(Arc<Profile>, RecordName)>,
 }
 
 impl Plain {
-    pub fn new(handle: Arc<File>, metadata: &Metadata, profile: Option<Arc<Profile>>) -> Self {
-        Plain { handle, key: FileKey::of(metadata), profile }
+    pub fn new(handle: Arc<File>, metadata: &Metadata, area: Area) -> Self {
+        Plain { handle, key: FileKey::of(metadata), area, record: None }
+    }
+    /// The profile that it lies in.
+    pub fn profile(&self) -> Option<&Arc<Profile>> {
+        match &self.area {
+            Area::Profile(profile) => Some(profile),
+            _ => None,
+        }
     }
     /// The profile whose top directory this is: the only place with guarded names.
     pub fn top(&self) -> Option<&Arc<Profile>> {
-        self.profile.as_ref().filter(|profile| profile.key == self.key)
+        self.profile().filter(|profile| profile.key == self.key)
+    }
+    /// Whether it is the top directory of a profile or of an agent's memory.
+    pub fn is_top(&self) -> bool {
+        match &self.area {
+            Area::Profile(profile) => profile.key == self.key,
+            Area::Memory(memory) => memory.key == self.key,
+            Area::Credentials | Area::Memories => false,
+        }
     }
 }
 
@@ -85,38 +109,92 @@ impl Key {
 struct Known {
     node: Node,
     references: u64,
+    /// A root: never forgotten.
+    pinned: bool,
 }
 
 #[derive(Default)]
 struct Table {
-    next: u64,
+    foreign: u64,
     ids: HashMap<Key, FileId>,
     known: HashMap<FileId, Known>,
 }
 
 /// The table.
-pub(super) struct Nodes(Mutex<Table>);
+pub(super) struct Nodes {
+    /// The device whose inode numbers the ids are made of.
+    device: u64,
+    table: Mutex<Table>,
+}
 
 impl Nodes {
-    /// With the root, which is never forgotten.
-    pub fn new(root: Plain) -> Self {
-        let nodes = Nodes(Mutex::new(Table { next: ROOT.0, ..Table::default() }));
-        nodes.reference(Node::Plain(root));
-        nodes
+    /// Of files on this device, and what lies below on others.
+    pub fn new(device: u64) -> Self {
+        Nodes { device, table: Mutex::default() }
+    }
+
+    /// Makes a root known for good.
+    pub fn pin(&self, root: Plain) -> FileId {
+        let id = self.reference(Node::Plain(root));
+        if let Some(known) = self.table.lock().known.get_mut(&id) {
+            known.pinned = true;
+        }
+        id
     }
 
     /// Counts one reference to a node, and gives its id.
     pub fn reference(&self, node: Node) -> FileId {
-        let mut table = self.0.lock();
-        let table = &mut *table;
-        let next = &mut table.next;
-        let id = *table.ids.entry(Key::of(&node)).or_insert_with(|| {
-            let id = FileId(*next);
-            *next += 1;
-            id
-        });
-        table.known.entry(id).or_insert(Known { node, references: 0 }).references += 1;
+        let mut table = self.table.lock();
+        let key = Key::of(&node);
+        let id = self.id(&mut table, &key);
+        table.ids.entry(key).or_insert(id);
+        table.known.entry(id).or_insert(Known { node, references: 0, pinned: false }).references += 1;
         id
+    }
+
+    /// Counts one reference to a file that is known already.
+    pub fn again(&self, key: FileKey) -> Option<FileId> {
+        let mut table = self.table.lock();
+        let id = *table.ids.get(&Key::File(key))?;
+        table.known.get_mut(&id)?.references += 1;
+        Some(id)
+    }
+
+    /// The id that a known key has, or that an unknown one would get now.
+    fn id(&self, table: &mut Table, key: &Key) -> FileId {
+        if let Some(id) = table.ids.get(key) {
+            return *id;
+        }
+        match key {
+            Key::File(FileKey { dev, ino }) if *dev == self.device && *ino < MOST_DISK => FileId(ino << 1),
+            Key::File(_) => {
+                table.foreign += 1;
+                FileId(table.foreign << 2 | TAG_FOREIGN)
+            }
+            Key::Slot(profile, slot) => {
+                let mut id = slot_id(profile, slot);
+                while table.known.contains_key(&id) {
+                    id.0 += 1 << 2; // two names with one digest
+                }
+                id
+            }
+        }
+    }
+
+    /// The id of a slot, for a listing.
+    pub fn slot(&self, profile: &Profile, slot: &SlotName) -> FileId {
+        self.id(&mut self.table.lock(), &Key::Slot(profile.name.clone(), slot.clone()))
+    }
+
+    /// The id that a file in a directory has or would get, for a listing.
+    pub fn listed(&self, dir: &Plain, ino: u64) -> FileId {
+        if dir.key.dev == self.device && ino < MOST_DISK {
+            return FileId(ino << 1);
+        }
+        let table = self.table.lock();
+        let known = table.ids.get(&Key::File(FileKey { dev: dir.key.dev, ino })).copied();
+        // Nobody has looked it up, so it has no number yet; what a listing shows must only not be 0.
+        known.unwrap_or(FileId((ino % MOST_DISK) << 2 | TAG_FOREIGN))
     }
 
     /// As [`Nodes::reference`], with what stat() shows.
@@ -126,19 +204,22 @@ impl Nodes {
 
     /// Gives references back.
     pub fn forget(&self, id: FileId, count: u64) {
-        let mut table = self.0.lock();
+        let mut table = self.table.lock();
         let Some(known) = table.known.get_mut(&id) else { return };
         known.references = known.references.saturating_sub(count);
-        if known.references == 0 && id != ROOT {
+        if known.references == 0 && !known.pinned {
             let key = Key::of(&known.node);
-            table.known.remove(&id);
+            let gone = table.known.remove(&id);
             table.ids.remove(&key);
+            drop(table);
+            drop(gone); // closes its handle, which may be a removed file's last
         }
     }
 
     /// A known node.
     pub fn get(&self, id: FileId) -> Outcome<Node> {
-        self.0.lock().known.get(&id).map(|known| known.node.clone()).ok_or_else(|| Denied::os(libc::ESTALE))
+        let table = self.table.lock();
+        table.known.get(&id).map(|known| known.node.clone()).ok_or_else(|| Denied::os(libc::ESTALE))
     }
 
     /// A known directory (or whatever else is no slot: the system call on it will tell).
@@ -149,9 +230,16 @@ impl Nodes {
         }
     }
 
-    /// How many are known, the root included.
+    /// How many are known, the roots included.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.0.lock().known.len()
+        self.table.lock().known.len()
     }
+}
+
+/// A slot's id, from its name: an accepted write changes the inode, and not which file a program takes it for.
+fn slot_id(profile: &str, slot: &SlotName) -> FileId {
+    let digest = Sha256::digest(format!("{profile}/{slot}"));
+    let start = digest.iter().take(5).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    FileId(start << 2 | TAG_SLOT)
 }

@@ -1,9 +1,11 @@
 //! What ordinary files do: as on the disk below, with the caller's rights.
 
 use super::access::{self, Operation, SEARCH, WRITE};
+use super::area::{Area, MEMORY};
 use super::fd::{self, FileKey};
 use super::guard::change::Live;
 use super::guard::profile::Profile;
+use super::guard::record::record;
 use super::guard::{LoginName, guarded};
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
@@ -20,6 +22,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 const SETGID: u32 = 0o2000;
+
+/// What Linux adds to the flags of open(2) where it opens a program to run it: who may run it need not read it.
+const TO_EXECUTE: u32 = if cfg!(target_os = "linux") { 0x20 } else { 0 };
 
 impl Files {
     pub(in crate::exchange) fn office(&self) -> Outcome<Arc<dyn Office>> {
@@ -44,7 +49,7 @@ impl Files {
     }
 
     pub(super) fn is_root(&self, dir: &Plain) -> bool {
-        dir.key == self.root.key
+        dir.key == self.credentials.key || dir.key == self.memory.key
     }
 
     /// Whom a new file is given to; `None` where it stays the daemon's own.
@@ -57,13 +62,15 @@ impl Files {
         let mut path = match node {
             Node::Slot(slot) => slot.profile.slot_path(&slot.slot).into(),
             Node::Plain(plain) => {
-                let base = fd::location(&self.root.handle).unwrap_or_default();
+                let (name, root) = match plain.area.root() {
+                    MEMORY => (MEMORY, &self.memory),
+                    name => (name, &self.credentials),
+                };
+                let base = fd::location(&root.handle).unwrap_or_default();
                 let here = fd::location(&plain.handle).unwrap_or_default();
-                let within = here.strip_prefix(&base).map(Path::to_owned).unwrap_or_default();
-                if within.as_os_str().is_empty() {
-                    "credentials".into()
-                } else {
-                    Path::new("credentials").join(within)
+                match here.strip_prefix(&base) {
+                    Ok(within) if !within.as_os_str().is_empty() => Path::new(name).join(within),
+                    _ => name.into(),
                 }
             }
         };
@@ -93,7 +100,7 @@ impl Files {
     /// A directory in which `caller` may make or remove `name`.
     ///
     /// # Errors
-    /// `authority`; `read-only` directly under credentials/.
+    /// `authority`; `read-only` directly under credentials/ and memory/.
     pub(super) fn change(
         &self,
         caller: &Caller,
@@ -103,8 +110,15 @@ impl Files {
     ) -> Outcome<Plain> {
         let dir = self.nodes.dir(parent)?;
         check_name(name)?;
-        let node = Node::Plain(dir.clone());
-        let read_only = if self.is_root(&dir) {
+        let node = Node::Plain(self.governing(&dir, name)?);
+        let is_lock = matches!(&node, Node::Plain(of) if of.key != dir.key);
+        let read_only = if is_lock && matches!(operation, "mkdir" | "rmdir") {
+            None
+        } else if dir.key == self.memory.key {
+            Some(
+                "Each agent of exchange.toml has a folder here, and there is nothing else. Write in your own: memory/<agent>/.",
+            )
+        } else if self.is_root(&dir) {
             Some(
                 "Only profiles are made here, by the operator: add a section [credentials.<name>] to exchange.toml.",
             )
@@ -114,32 +128,67 @@ impl Files {
             None
         };
         if let Some(advice) = read_only {
-            let path = self.tree_path(&node, Some(name));
+            let path = self.tree_path(&Node::Plain(dir), Some(name));
             let attempt = Attempt { operation, path: &path, bytes: &[] };
             return Err(self.refuse(caller, attempt, Refusal::new(Rule::ReadOnly, advice)));
         }
-        let operation = Operation { name: operation, node: &node, child: Some(name) };
+        let operation = Operation { name: operation, node: &node, child: (!is_lock).then_some(name) };
         let standing = self.standing(caller, &operation, true)?;
-        self.check_dir(caller, standing, &dir, WRITE | SEARCH)?;
+        let Node::Plain(governing) = &node else { return Ok(dir) };
+        self.check_dir(caller, standing, governing, WRITE | SEARCH)?;
+        self.check_record_made(caller, operation.name, &dir, name)?;
         Ok(dir)
+    }
+
+    /// The folder whose users may make, use and remove `name` in a directory: its own, but for the lock that programs
+    /// make beside a configuration folder, which is that profile's.
+    pub(super) fn governing(&self, dir: &Plain, name: &OsStr) -> Outcome<Plain> {
+        let beside = || {
+            let name = name.to_str()?;
+            let profile = self.profiles.get(name.strip_suffix(".lock")?)?;
+            (!self.profiles.contains_key(name)).then_some(profile)
+        };
+        if dir.key != self.credentials.key {
+            return Ok(dir.clone());
+        }
+        let Some(profile) = beside() else { return Ok(dir.clone()) };
+        let metadata = profile.dir.metadata()?;
+        Ok(Plain::new(profile.dir.clone(), &metadata, Area::Profile(profile.clone())))
+    }
+
+    /// The area that begins with this name under a root.
+    fn area(&self, root: &Plain, name: &str) -> Option<(Arc<File>, Area)> {
+        if root.key == self.memory.key {
+            let memory = self.memories.get(name)?;
+            return Some((memory.dir.clone(), Area::Memory(memory.clone())));
+        }
+        let profile = self.profiles.get(name)?;
+        Some((profile.dir.clone(), Area::Profile(profile.clone())))
     }
 
     /// One name in a directory, counted.
     pub(super) fn find(&self, dir: &Plain, name: &OsStr) -> Outcome<Option<FileEntry>> {
         if self.is_root(dir)
-            && let Some(profile) = name.to_str().and_then(|name| self.profiles.get(name))
+            && let Some((handle, area)) = name.to_str().and_then(|name| self.area(dir, name))
         {
-            let metadata = profile.dir.metadata()?;
-            let node = Node::Plain(Plain::new(profile.dir.clone(), &metadata, Some(profile.clone())));
+            let metadata = handle.metadata()?;
+            let node = Node::Plain(Plain::new(handle, &metadata, area));
             return Ok(Some(self.nodes.entry(node, fd::attr(&metadata))));
         }
         if dir.top().is_some() && name.as_bytes().starts_with(HALF_MADE.as_bytes()) {
             return Ok(None);
         }
+        let guard = guarded(dir, name);
+        if guard.is_none() {
+            let Some(stat) = fd::stat_at(&dir.handle, name)? else { return Ok(None) };
+            if let Some(id) = self.nodes.again(FileKey::of_stat(&stat)) {
+                return Ok(Some(FileEntry { id, attr: fd::attr_of_stat(&stat) }));
+            }
+        }
         let Some(handle) = fd::find(&dir.handle, name)? else { return Ok(None) };
         let metadata = handle.metadata()?;
         let mut attr = fd::attr(&metadata);
-        let node = match guarded(dir, name) {
+        let node = match guard {
             Some((profile, LoginName::Slot(slot))) if metadata.is_file() => {
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
@@ -149,7 +198,12 @@ impl Files {
                 attr = fd::attr(&handle.metadata()?);
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
-            _ => Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone())),
+            _ => {
+                let mut plain = Plain::new(Arc::new(handle), &metadata, self.governing(dir, name)?.area);
+                plain.record =
+                    record(dir, name).filter(|_| metadata.is_file()).map(|(of, name)| (of.clone(), name));
+                Node::Plain(plain)
+            }
         };
         Ok(Some(self.nodes.entry(node, attr)))
     }
@@ -178,19 +232,26 @@ impl Files {
                     None => continue,
                 },
             };
-            let kind = match guarded(dir, &name) {
+            let (kind, id) = match guarded(dir, &name) {
                 Some((profile, LoginName::Live)) if kind == NodeKind::Symlink && profile.shows_a_file() => {
-                    NodeKind::File
+                    let Live::To(slot) = profile.live()? else { continue };
+                    (NodeKind::File, self.nodes.slot(profile, &slot))
                 }
-                _ => kind,
+                Some((profile, LoginName::Slot(slot))) if kind == NodeKind::File => {
+                    (kind, self.nodes.slot(profile, &slot))
+                }
+                _ => (kind, self.nodes.listed(dir, entry.ino())),
             };
-            entries.push(DirEntry { name, kind, ino: entry.ino() });
+            entries.push(DirEntry { name, kind, id });
         }
         Ok(entries)
     }
 
     pub(super) fn open_plain(&self, caller: &Caller, plain: &Plain, flags: OFlags) -> Outcome<OpenFile> {
-        let (read, write) = wanted(flags);
+        let (read, write) = match wanted(flags) {
+            (_, write) if flags.bits() & TO_EXECUTE != 0 => (SEARCH, write),
+            wanted => wanted,
+        };
         let node = Node::Plain(plain.clone());
         let standing =
             self.standing(caller, &Operation { name: "open", node: &node, child: None }, write != 0)?;
@@ -261,7 +322,8 @@ impl Files {
             fd::chmod(&handle, mode & 0o7777)?;
         }
         let metadata = handle.metadata()?;
-        let node = Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.profile.clone()));
+        let area = self.governing(dir, name)?.area;
+        let node = Node::Plain(Plain::new(Arc::new(handle), &metadata, area));
         Ok(self.nodes.entry(node, fd::attr(&metadata)))
     }
 
@@ -290,7 +352,7 @@ impl Files {
         name: &OsStr,
         flags: AtFlags,
     ) -> Outcome<()> {
-        let node = Node::Plain(dir.clone());
+        let node = Node::Plain(self.governing(dir, name)?);
         let operation = Operation { name: "unlink", node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
         self.check_sticky(caller, standing, dir, &fd::at(&dir.handle, name)?.metadata()?)?;
@@ -313,15 +375,18 @@ impl Files {
             }
             Node::Plain(plain) => plain,
         };
+        if let Some((profile, record)) = &plain.record {
+            return Err(self.refuse_record_link(caller, (profile, record)));
+        }
         if let Some((profile, guard)) = guarded(dir, name) {
             return Err(self.refuse_identity(caller, "link", profile, &guard, ADVICE));
         }
-        if let Some(profile) = &plain.profile
+        if let Some(profile) = plain.profile()
             && self.is_live_link(plain)?
         {
             return Err(self.refuse_identity(caller, "link", profile, &LoginName::Live, ADVICE));
         }
-        if !same_profile(plain, dir) {
+        if plain.area != dir.area {
             return Err(Denied::os(libc::EXDEV));
         }
         fd::link(&plain.handle, &dir.handle, name)?;
@@ -336,8 +401,8 @@ impl Files {
         (new_dir, new_name): (&Plain, &OsStr),
         flags: RenameFlags,
     ) -> Outcome<()> {
-        if !same_profile(dir, new_dir) {
-            // As between two disks: who may use a file is its profile's to say. mv copies then.
+        if dir.area != new_dir.area {
+            // As between two disks: who may use a file is its area's to say. mv copies then.
             return Err(Denied::os(libc::EXDEV));
         }
         let node = Node::Plain(dir.clone());
@@ -351,6 +416,9 @@ impl Files {
                     self.check_mode(caller, standing, &metadata, WRITE)?; // its `..` changes
                 }
             }
+        }
+        if let Some(done) = self.rename_record(caller, (dir, name), (new_dir, new_name), flags)? {
+            return Ok(done);
         }
         if let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)? {
             return Ok(done);
@@ -416,7 +484,7 @@ impl Files {
 
     /// Whether this is the symlink that selects a slot.
     pub(super) fn is_live_link(&self, plain: &Plain) -> Outcome<bool> {
-        let Some(profile) = &plain.profile else { return Ok(false) };
+        let Some(profile) = plain.profile() else { return Ok(false) };
         let Some(live) = fd::find(&profile.dir, OsStr::new(profile.live_name()))? else { return Ok(false) };
         Ok(FileKey::of(&live.metadata()?) == plain.key)
     }
@@ -426,11 +494,6 @@ impl Files {
 /// following have been done by the kernel, and the daemon's buffers are not aligned for O_DIRECT.
 fn for_disk(flags: OFlags) -> OFlags {
     flags & (OFlags::RWMODE | OFlags::TRUNC)
-}
-
-fn same_profile(a: &Plain, b: &Plain) -> bool {
-    let name = |plain: &Plain| plain.profile.as_ref().map(|profile| profile.name.clone());
-    name(a) == name(b)
 }
 
 /// EINVAL for what is no name of an entry. The kernel never sends one.

@@ -56,7 +56,9 @@ pub(super) fn check_modes(layout: &Layout, faults: &mut Faults) {
             }
         }
     }
-    for open in ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials", "send", "trust"] {
+    for open in
+        ["", "inbox", "handoff", "claimed", "archive", "rejected", "credentials", "memory", "send", "trust"]
+    {
         if let Ok(meta) = fs::metadata(layout.tree(open))
             && meta.mode() & 0o022 != 0
         {

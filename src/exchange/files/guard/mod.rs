@@ -2,8 +2,11 @@
 
 mod accounts;
 pub(in crate::exchange) mod change;
+mod notice;
 pub(in crate::exchange) mod profile;
-mod refresh_lock;
+pub(in crate::exchange::files) mod record;
+pub(in crate::exchange) mod refresh_lock;
+pub(in crate::exchange) mod sidecar;
 pub(super) mod slot;
 mod start;
 
@@ -14,7 +17,7 @@ use crate::exchange::files::nodes::{Node, Plain, SlotNode};
 use crate::exchange::files::process::Process;
 use crate::exchange::files::{FileEntry, Files, OpenFile, Opened, SetAttr};
 use crate::exchange::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
-use crate::rules::credential::{self, GuardedName, MAX_CREDENTIAL_BYTES, SlotName, Verdict};
+use crate::rules::credential::{self, GuardedName, MAX_CREDENTIAL_BYTES, SlotName, Verdict, Witness};
 use crate::rules::{Refusal, Rule};
 use crate::wire::time::Timestamp;
 use change::{Accepted, Change, Fault, Grounds, Live, Submission};
@@ -93,13 +96,36 @@ impl Files {
         slot: &SlotName,
         bytes: &[u8],
     ) -> Result<Accepted, Fault> {
+        self.submit_for_operator(profile, slot, bytes, Grounds::Adopted)
+    }
+
+    /// Puts a login that the operator brings into a new slot, the profile's first as its live one.
+    pub(in crate::exchange) fn add(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+    ) -> Result<Accepted, Fault> {
+        self.submit_for_operator(profile, slot, bytes, Grounds::Judged(Witness::default()))
+    }
+
+    fn submit_for_operator(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+        grounds: Grounds,
+    ) -> Result<Accepted, Fault> {
         let now = self.office_io()?.now();
         let dir = profile.dir.metadata()?;
         let owner = self.as_root.then_some((dir.uid(), dir.gid()));
         let account = self.ask_account(profile, slot, bytes);
-        let (account, grounds) = (account.as_deref(), Grounds::Adopted);
-        let submission = Submission { slot, bytes, account, grounds, owner, link_first: false, now };
-        self.submit(&Actor::Operator, profile, submission)
+        let (account, link_first) = (account.as_deref(), profile.is_unused()?);
+        self.submit(
+            &Actor::Operator,
+            profile,
+            Submission { slot, bytes, account, grounds, owner, link_first, now },
+        )
     }
 
     /// Submits bytes for a slot, and keeps what is known of their account.
@@ -260,12 +286,6 @@ impl Files {
             self.standing(caller, &Operation { name: "setattr", node: &whole, child: None }, true)?;
         let (profile, name) = (&node.profile, LoginName::Slot(node.slot.clone()));
         let attr = node.attr()?;
-        if let Some(mode) = change.mode
-            && mode & 0o7777 != 0o600
-        {
-            let advice = "A slot's mode is 0600 and stays so. Leave it, or chmod 600.";
-            return Err(self.refuse_identity(caller, "chmod", profile, &name, advice));
-        }
         if change.uid.is_some_and(|uid| uid != attr.uid) || change.gid.is_some_and(|gid| gid != attr.gid) {
             let advice =
                 "A slot keeps its owner and group. Leave them; the agents of the profile share its slots.";
@@ -289,6 +309,7 @@ impl Files {
                 self.check_owner(caller, standing, &handle.metadata()?)?;
             }
             if change.mode.is_some() {
+                // Whatever was asked for: copying programs give the modes of what they copied.
                 fd::chmod(&handle, 0o600)?;
             }
             if change.atime.is_some() || change.mtime.is_some() {
@@ -483,8 +504,7 @@ impl Files {
         match self.submit(&by, profile, submission) {
             Ok(_) => Ok(()),
             Err(Fault::Broke(refusal)) => {
-                let path = profile.slot_path(&slot);
-                Err(self.refuse(caller, Attempt { operation: "rename", path: &path, bytes: &bytes }, refusal))
+                Err(self.refuse_login(caller, "rename", (profile, &slot), &bytes, refusal))
             }
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
         }

@@ -10,7 +10,7 @@ use crate::rules::credential::{
     self, GuardedName, HALF_MADE, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict,
 };
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::{Credential, CredentialFile, LiveKind};
+use crate::wire::credential::{Credential, CredentialFile, Fingerprint, LiveKind};
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 pub(in crate::exchange::files) const SWITCHED: &str = "credential-switched";
 pub(in crate::exchange::files) const UNLINKED: &str = "credential-unlinked";
 pub(in crate::exchange::files) const REMOVED: &str = "credential-removed";
+pub(in crate::exchange::files) const DRIFT: &str = "credential-drift";
 
 /// What was last decided about a slot, and when.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +51,13 @@ pub(in crate::exchange) struct Profile {
     pub(in crate::exchange::files) dir: Arc<File>,
     pub(in crate::exchange::files) key: FileKey,
     /// Held while a slot or the live link is replaced.
-    commit: Mutex<()>,
+    pub(super) commit: Mutex<()>,
     pub(in crate::exchange::files) refresh_holder: Mutex<Option<Holder>>,
     last: Mutex<BTreeMap<SlotName, LastVerdict>>,
     /// What the operator's `identity_command` said of the slots' logins.
     pub(in crate::exchange::files) accounts: Accounts,
+    /// The slots whose change behind the mount has its event, with the login that they then held.
+    pub(super) drifts_told: Mutex<BTreeMap<SlotName, Option<Fingerprint>>>,
     next_half_made: AtomicU64,
 }
 
@@ -83,6 +86,7 @@ impl Profile {
             refresh_holder: Mutex::default(),
             last: Mutex::default(),
             accounts: Accounts::default(),
+            drifts_told: Mutex::default(),
             next_half_made: AtomicU64::new(0),
         };
         profile.finish(recent)?;
@@ -123,7 +127,6 @@ impl Profile {
     pub fn slot_path(&self, slot: &SlotName) -> String {
         self.path(&self.slot_file_name(slot))
     }
-
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir)? {
@@ -223,7 +226,10 @@ impl Profile {
             Err(Fault::Broke(_)) => "refused",
             Err(Fault::Io(_)) => return outcome,
         };
-        self.last.lock().insert(submission.slot.clone(), LastVerdict { name, at: submission.now });
+        self.set_last_verdict(submission.slot, name, submission.now);
+        if outcome.is_ok() {
+            self.settle_notice(submission.slot);
+        }
         outcome
     }
 
@@ -248,7 +254,11 @@ impl Profile {
             });
             let verdict = match grounds {
                 Grounds::Judged(witness) => {
-                    let judged = credential::judge(at, old.as_ref(), &new, witness, now, self.config.strict);
+                    let compared = match account {
+                        Some(_) => old.as_ref(),
+                        None => self.compared_with(slot, old.as_ref(), &new)?,
+                    };
+                    let judged = credential::judge(at, compared, &new, witness, now, self.config.strict);
                     Some(
                         judged
                             .map_err(|mismatch| mismatch.refusal(at, self.elsewhere(slot, &new).as_ref()))?,
@@ -275,8 +285,12 @@ impl Profile {
                 let staged = self.stage(bytes, owner.and(kept).or(owner))?;
                 let enters = Change::Enters { slot, verdict, credential, staged: Some(&staged), link_first };
                 let noted = note(&enters);
+                let mut sidecar = None;
                 let done = match &noted {
-                    Ok(()) => self.publish(slot, &staged, link_first),
+                    Ok(()) => self.take_sidecar(slot, verdict, credential).and_then(|taken| {
+                        sidecar = taken;
+                        self.publish(slot, &staged, link_first)
+                    }),
                     Err(_) => Ok(()),
                 };
                 let stays = Change::Stays { slot, credential: old.as_ref() };
@@ -284,6 +298,7 @@ impl Profile {
                 if noted.is_err() || (done.is_err() && note(&stays).is_ok()) {
                     // Best effort: what stays is hidden, and swept at the next start.
                     let _ = rustix::fs::unlinkat(&self.dir, staged.as_str(), AtFlags::empty());
+                    self.put_back(slot, sidecar);
                 }
                 noted.and(done)?;
                 rustix::fs::fsync(&self.dir)?;
@@ -291,6 +306,7 @@ impl Profile {
                 note(&Change::Enters { slot, verdict, credential, staged: None, link_first: false })?;
             }
             self.accounts.keep(slot, credential);
+            self.renew_sidecar(slot, verdict, credential, now);
             drop(commit);
             // Keeping the old file open until here is what makes `is_still` exact.
             drop(seen.map(|seen| seen.file));
@@ -299,8 +315,16 @@ impl Profile {
     }
 
     /// Whether a login may become the profile's first: no link, no slot.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_unused(&self) -> io::Result<bool> {
+        Ok(self.live()? == Live::Absent && self.slots()?.is_empty())
+    }
+
+    /// As [`Profile::is_unused`], with the refusal.
     pub(in crate::exchange::files) fn check_unused(&self) -> Result<(), Fault> {
-        if self.live()? == Live::Absent && self.slots()?.is_empty() {
+        if self.is_unused()? {
             return Ok(());
         }
         Err(Refusal::new(Rule::Identity, self.switch_first()).into())
@@ -324,7 +348,7 @@ impl Profile {
 
     /// Writes a slot's coming content to a hidden file, on disk when it returns. Always a fresh file: one
     /// that a writer made could still be open or have another name, through which it could be changed unjudged.
-    fn stage(&self, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<String> {
+    pub(super) fn stage(&self, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<String> {
         let half_made = self.half_made();
         let done = (|| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -440,9 +464,17 @@ impl Profile {
                 if gone.is_err() && note(&Change::Stays { slot, credential }).is_err() {
                     tracing::error!(profile = self.name, %slot, "a removal that failed could not be noted");
                 }
-                return Ok(gone.map(|()| true)?);
+                gone?;
+                // Best effort: without its slot a sidecar tells of nothing.
+                let _ = self.remove_sidecar(slot);
+                return Ok(true);
             }
         }
+    }
+
+    /// Remembers what was decided about a slot.
+    pub fn set_last_verdict(&self, slot: &SlotName, name: &'static str, at: Timestamp) {
+        self.last.lock().insert(slot.clone(), LastVerdict { name, at });
     }
 
     /// What was last decided about a slot since the start.

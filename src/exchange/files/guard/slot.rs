@@ -8,9 +8,9 @@ use crate::exchange::files::Files;
 use crate::exchange::files::process::Process;
 use crate::exchange::process::{Ending, ending, process_of};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
-use crate::rules::credential::{MAX_CREDENTIAL_BYTES, SlotName};
+use crate::rules::credential::{self, MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::Syntax;
+use crate::wire::credential::{CredentialFile, Syntax};
 use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::Arc;
@@ -134,7 +134,8 @@ impl Files {
             return Err(self.too_long(caller, "write", &writer.profile, &writer.slot, &refused));
         }
         draft.put(offset, data);
-        self.changed(caller, writer, draft, process, "write")?;
+        let at_once = data.len() == draft.bytes.len() && self.is_foreign(writer, data, process)?;
+        self.changed(caller, writer, draft, process, ("write", at_once))?;
         Ok(data.len())
     }
 
@@ -157,17 +158,41 @@ impl Files {
             return Ok(());
         }
         draft.bytes.resize(len, 0);
-        self.changed(caller, writer, draft, process, "truncate")
+        self.changed(caller, writer, draft, process, ("truncate", false))
     }
 
-    /// Judges a changed draft at once if it is whole, so that the system call that made it so can fail.
+    /// Whether one write holds, by itself and beyond doubt, what its slot will not take, though it will be seen only at
+    /// close(2) that it is whole: many programs don't look at what close(2) says.
+    fn is_foreign(&self, writer: &SlotWriter, data: &[u8], process: Option<Process>) -> Outcome<bool> {
+        let SlotWriter { profile, slot, .. } = writer;
+        let format = &profile.config.format;
+        if !writer.is_whole_when_closed() || format.check_whole(data).is_err() {
+            return Ok(false);
+        }
+        let Ok(new) = format.read(data) else { return Ok(false) };
+        match new {
+            // A mapping in braces ends with them; lines might follow the others.
+            CredentialFile::Stub => Ok(data.trim_ascii_end().ends_with(b"}")),
+            CredentialFile::Login(_) if self.must_ask(profile, slot, data) => Ok(false),
+            CredentialFile::Login(_) => {
+                let now = self.office()?.now();
+                let held = profile.slot_bytes(slot)?.and_then(|bytes| profile.slot_login(slot, &bytes));
+                let witness = profile.witness(process, now)?;
+                let (at, strict) = (profile.slot_ref(slot), profile.config.strict);
+                Ok(credential::judge(at, held.as_ref(), &new, witness, now, strict).is_err())
+            }
+        }
+    }
+
+    /// Judges a changed draft at once if it is whole, so that the system call that made it so can fail; `at_once`:
+    /// in any case.
     fn changed(
         &self,
         caller: &Caller,
         writer: &SlotWriter,
         mut draft: MutexGuard<'_, Draft>,
         process: Option<Process>,
-        operation: &'static str,
+        (operation, at_once): (&'static str, bool),
     ) -> Outcome<()> {
         draft.pending = true;
         draft.changes += 1;
@@ -175,7 +200,7 @@ impl Files {
         draft.caller = caller.clone();
         // Most drafts that are not whole show it in their last byte, without a parse.
         let may_be_whole = !writer.is_whole_when_closed() && draft.bytes.trim_ascii_end().ends_with(b"}");
-        if may_be_whole && writer.profile.config.format.check_whole(&draft.bytes).is_ok() {
+        if at_once || (may_be_whole && writer.profile.config.format.check_whole(&draft.bytes).is_ok()) {
             return self.judge_whole(caller, writer, draft, process, operation);
         }
         Ok(())
@@ -206,8 +231,7 @@ impl Files {
             Decision::Published => Ok(()),
             Decision::RefusedAgain(refusal) => Err(Denied::Refused(refusal)),
             Decision::Refused(refusal, bytes) => {
-                let path = writer.profile.slot_path(&writer.slot);
-                Err(self.refuse(caller, Attempt { operation, path: &path, bytes: &bytes }, refusal))
+                Err(self.refuse_login(caller, operation, (&writer.profile, &writer.slot), &bytes, refusal))
             }
         }
     }

@@ -1,12 +1,14 @@
 //! The files against a real directory, without a mount: what each test here sees, a program would.
 
+mod memory;
 mod posix;
+mod records;
 mod refresh;
 mod slots;
 mod switching;
 mod tree;
 
-use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr};
+use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr, kept};
 use crate::exchange::config::{Config, ProfileConfig};
 use crate::exchange::{Actor, Attempt, Caller, Denied, NodeKind, Outcome};
 use crate::rules::{Refusal, Rule};
@@ -65,6 +67,14 @@ impl Office for Desk {
         self.refused.lock().push(refused);
         Denied::Refused(refusal)
     }
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
+        (self.refuse(caller, attempt, refusal), Some("private/quarantine/1-2-3-identity@bob".to_owned()))
+    }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.kept.lock().push(bytes.to_vec());
         Ok("private/quarantine/kept".to_owned())
@@ -115,8 +125,8 @@ fn place_of(dir: TempDir, profile: ProfileConfig) -> Place {
 
 fn place_at(dir: TempDir, desk: Arc<Desk>, config: &Config) -> Place {
     let office: Arc<dyn Office> = desk.clone();
-    let files = Files::new(&dir.path().join("credentials"), config, Arc::downgrade(&office), &[]).unwrap();
-    let top = files.lookup(&operator(), files.root(), OsStr::new("claude")).unwrap().id;
+    let files = Files::new(dir.path(), config, Arc::downgrade(&office), &[]).unwrap();
+    let top = files.lookup(&operator(), files.credentials(), OsStr::new("claude")).unwrap().id;
     Place { dir, desk, files, top }
 }
 
@@ -215,7 +225,13 @@ impl Place {
     fn events(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.desk.events.lock()).into_iter().map(|(event, _)| event).collect()
     }
+    /// The names in the profile's top, but for sidecars, which come and go with their slots.
     fn names(&self) -> Vec<String> {
+        let mut names = self.all_names();
+        names.retain(|name| !name.ends_with(".fingerprint.json"));
+        names
+    }
+    fn all_names(&self) -> Vec<String> {
         let listed = self.files.list(&operator(), self.top).unwrap();
         let mut names: Vec<_> = listed.into_iter().map(|entry| entry.name.into_string().unwrap()).collect();
         names.sort();

@@ -127,14 +127,14 @@ fn forgotten_files_leave_the_table() {
     p.files.forget(one, 3); // the create's, and these two
     assert_eq!(p.files.nodes.len(), known - 1);
     assert_errno(p.files.attr(one), libc::ESTALE);
-    p.files.forget(p.files.root(), 1_000);
-    assert!(p.files.attr(p.files.root()).is_ok());
+    p.files.forget(p.files.credentials(), 1_000);
+    assert!(p.files.attr(p.files.credentials()).is_ok());
 }
 
 #[test]
 fn read_only_only_profiles_stand_directly_under_credentials() {
     let p = place();
-    let root = p.files.root();
+    let root = p.files.credentials();
     let advice = |result: Outcome<FileEntry>| result.unwrap_err().to_string();
     assert!(advice(p.files.mkdir(&operator(), root, name("new"), 0o700)).contains("[credentials.<name>]"));
     assert_eq!(p.refused()[0], ("mkdir", "credentials/new".to_owned(), Rule::ReadOnly, Vec::new()));
@@ -151,7 +151,7 @@ fn read_only_only_profiles_stand_directly_under_credentials() {
 #[test]
 fn profiles_are_as_separate_as_disks() {
     let p = place();
-    let other = p.files.lookup(&operator(), p.files.root(), name("other")).unwrap().id;
+    let other = p.files.lookup(&operator(), p.files.credentials(), name("other")).unwrap().id;
     p.write(&operator(), "f", b"x").unwrap();
     let f = p.find("f").unwrap().id;
     assert_errno(p.files.rename(&operator(), p.top, name("f"), other, name("f"), 0), libc::EXDEV);
@@ -173,7 +173,7 @@ fn authority_an_agent_without_entitlement_does_nothing() {
     p.refused();
     p.assert_refused(p.open(&bound, LINK, libc::O_WRONLY), Rule::Authority, "open", &path(WORK));
     // The other profile is for all agents, but its own files are their owners'.
-    let other = p.files.lookup(&eve, p.files.root(), name("other")).unwrap().id;
+    let other = p.files.lookup(&eve, p.files.credentials(), name("other")).unwrap().id;
     p.files.list(&eve, other).unwrap();
 }
 
