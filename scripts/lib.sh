@@ -32,6 +32,18 @@ need_cargo() {
   command -v cargo > /dev/null || die "cargo is missing: install Rust 1.95 or newer from https://rustup.rs and try again."
 }
 
+# The programs that tests/clients/package.json names, in target/programs: once, and again when it changes.
+need_programs() {
+  local into=target/programs
+  cmp -s tests/clients/package.json "$into/installed.json" && return 0
+  say "installing the programs of tests/clients/package.json"
+  mkdir -p "$into" && cp tests/clients/package.json "$into/" &&
+    (cd "$into" && npm install --no-package-lock --no-audit --no-fund --loglevel=error >&2 &&
+      node node_modules/@anthropic-ai/claude-code/install.cjs >&2) &&
+    "$into/node_modules/.bin/claude" --version >&2 &&
+    cp tests/clients/package.json "$into/installed.json" || die "npm could not install them"
+}
+
 # The FUSE mounts under a folder, one per line.
 fuse_mounts_under() { awk -v under="$1/" '/ - fuse/ && index($5, under) == 1 { print $5 }' /proc/self/mountinfo; }
 

@@ -1,26 +1,59 @@
-//! `baton credentials`: which slots there are, to accept refused bytes, to switch.
+//! `baton credentials`: which slots there are, whose logins they hold, and what the operator decides about them.
 
+mod show;
+
+use super::keyfile;
 use super::output;
 use super::place::{ExchangeOption, operate};
 use crate::exchange::operator::OperatorRequest;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use zeroize::Zeroizing;
 
 /// Look after credential slots and live links
 #[derive(Debug, clap::Subcommand)]
 pub enum CredentialsCommand {
     /// Show the slots of each profile: which is live, whose login it holds, until when
     Status(StatusArgs),
-    /// Accept bytes that were refused as another login: put them into a slot
-    Adopt(AdoptArgs),
     /// Point the live link at a slot
     Switch(SwitchArgs),
+    /// Accept bytes that were refused as another login: put them into a slot
+    Adopt(AdoptArgs),
+    /// Accept what slots hold after they were changed behind the mount
+    Baseline(BaselineArgs),
+    /// Show what happened to slots: writes, refusals, switches, drift
+    History(HistoryArgs),
+    /// Put a login from a file into a new slot
+    Add(AddArgs),
+}
+
+/// Where the slot is, and how to print the result.
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    exchange: ExchangeOption,
+    /// The slot's profile [default: the only one]
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// `baton credentials status`
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+LOGIN is the first 12 digits of the refresh token's sha256. LAST WRITE is what \
+was decided about the last write: captured, unchanged, rotated (a refresh), \
+adopted, baseline or refused. A slot that was changed behind the mount shows \
+drift, until its own login comes back or you accept the new one.
+
+Examples:
+  baton credentials status
+  baton credentials status --json | jq '.profiles[].slots[] | select(.drift)'")]
 pub struct StatusArgs {
     #[command(flatten)]
     exchange: ExchangeOption,
@@ -35,40 +68,94 @@ pub struct StatusArgs {
 /// `baton credentials adopt`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Look before you adopt: the refusal says which login was refused, and who wrote it (baton refusals). \
-From then on the slot is that login's, and its refreshes are accepted.")]
+Look before you adopt: the refusal says which login was refused, and who wrote \
+it (baton refusals). From then on the slot is that login's, and its refreshes \
+are accepted. With --quarantine, the slot may be a new one.
+
+Examples:
+  baton credentials adopt work
+  baton credentials adopt work-2 --quarantine 1776765600000000-812-0-identity@bob")]
 pub struct AdoptArgs {
-    #[command(flatten)]
-    exchange: ExchangeOption,
     /// The slot that gets the bytes
     slot: String,
-    /// The slot's profile [default: the only one]
-    #[arg(long, value_name = "NAME")]
-    profile: Option<String>,
     /// The refused bytes, as `quarantine` in baton refusals names them [default: the newest for this slot]
     #[arg(long, value_name = "ID")]
     quarantine: Option<String>,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// `baton credentials switch`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The same as ln -sfn .credentials.json.SLOT .credentials.json in the mounted profile. The slot's login must \
-last for more than 5 minutes.")]
+The same as ln -sfn .credentials.json.SLOT .credentials.json in the mounted \
+profile. The slot's login must last for more than 5 minutes: otherwise the \
+program that finds it may have to log in again.
+
+Examples:
+  baton credentials switch work
+  baton credentials switch idle --even-if-expired")]
 pub struct SwitchArgs {
-    #[command(flatten)]
-    exchange: ExchangeOption,
     /// The slot to use from now on
     slot: String,
-    /// The slot's profile [default: the only one]
-    #[arg(long, value_name = "NAME")]
-    profile: Option<String>,
-    /// Print the result as JSON
+    /// Also where its access token has expired: the program then refreshes it
     #[arg(long)]
-    json: bool,
+    even_if_expired: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `baton credentials baseline`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A slot drifts where its file was changed behind the mount: it then holds \
+another login than its sidecar (SLOT.fingerprint.json) says. Make sure that \
+you know whose login it is; baton credentials history shows what was there.
+
+Examples:
+  baton credentials baseline work
+  baton credentials baseline --profile codex")]
+pub struct BaselineArgs {
+    /// The slot to accept [default: all slots of the profile]
+    slot: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `baton credentials history`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+From the events and the refusals of the exchange, oldest first. LOGIN is the \
+first 12 digits of the refresh token's sha256, also of refused bytes as long as \
+they are kept.
+
+Examples:
+  baton credentials history work
+  baton credentials history --json | jq '.history[] | select(.what == \"refused\")'")]
+pub struct HistoryArgs {
+    /// Only this slot
+    slot: Option<String>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// `baton credentials add`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The slot must be new; in a profile without slots it also becomes the live one. \
+From then on use the login through the mount only: each refresh makes the \
+tokens in FILE worthless.
+
+Examples:
+  baton credentials add work ~/.claude/.credentials.json
+  pass show claude | baton credentials add home - --profile claude")]
+pub struct AddArgs {
+    /// The new slot
+    slot: String,
+    /// The login file, as the program wrote it; - for standard input
+    file: PathBuf,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// How a request reaches the exchange.
@@ -79,9 +166,14 @@ type Call<'a> = &'a dyn Fn(OperatorRequest) -> anyhow::Result<Value>;
 /// # Errors
 /// What stopped it.
 pub fn run(command: CredentialsCommand) -> anyhow::Result<ExitCode> {
-    let (CredentialsCommand::Status(StatusArgs { exchange, .. })
-    | CredentialsCommand::Adopt(AdoptArgs { exchange, .. })
-    | CredentialsCommand::Switch(SwitchArgs { exchange, .. })) = &command;
+    let exchange = match &command {
+        CredentialsCommand::Status(args) => &args.exchange,
+        CredentialsCommand::Switch(SwitchArgs { common, .. })
+        | CredentialsCommand::Adopt(AdoptArgs { common, .. })
+        | CredentialsCommand::Baseline(BaselineArgs { common, .. })
+        | CredentialsCommand::History(HistoryArgs { common, .. })
+        | CredentialsCommand::Add(AddArgs { common, .. }) => &common.exchange,
+    };
     let layout = exchange.find()?;
     let mut out = output::stdout();
     run_with(command, &|request| operate(&layout, request), &mut out)?;
@@ -94,107 +186,53 @@ fn run_with(
     call: Call<'_>,
     out: &mut impl std::io::Write,
 ) -> anyhow::Result<()> {
-    match command {
-        CredentialsCommand::Status(args) => {
-            let status = call(OperatorRequest::CredentialsStatus { profile: args.profile })?;
-            if args.json { output::write_json(out, &status) } else { write_status(out, &status) }
+    type Show<W> = fn(&mut W, &Value) -> anyhow::Result<()>;
+    let (request, common, show): (OperatorRequest, Common, Show<_>) = match command {
+        CredentialsCommand::Status(StatusArgs { exchange, profile, json }) => {
+            let request = OperatorRequest::CredentialsStatus { profile };
+            (request, Common { exchange, profile: None, json }, show::status)
         }
-        CredentialsCommand::Adopt(AdoptArgs { slot, profile, quarantine, json, .. }) => {
-            let profile = named_or_only(profile, call)?;
-            let done = call(OperatorRequest::CredentialsAdopt { profile, slot, quarantine })?;
-            if json {
-                return output::write_json(out, &done);
-            }
-            let text = |member: &str| output::printable(done[member].as_str().unwrap_or("?"));
-            writeln!(
-                out,
-                "slot {} of {} holds login {} now, until {}",
-                text("slot"),
-                text("profile"),
-                text("fingerprint"),
-                text("expires_at")
-            )?;
-            Ok(())
+        CredentialsCommand::Switch(SwitchArgs { slot, even_if_expired, common }) => {
+            let profile = named_or_only(&common, call)?;
+            let request = OperatorRequest::CredentialsSwitch { profile, slot, even_if_expired };
+            (request, common, show::switched)
         }
-        CredentialsCommand::Switch(SwitchArgs { slot, profile, json, .. }) => {
-            let profile = named_or_only(profile, call)?;
-            let done = call(OperatorRequest::CredentialsSwitch { profile, slot })?;
-            if json {
-                return output::write_json(out, &done);
-            }
-            let text = |member: &str| output::printable(done[member].as_str().unwrap_or("?"));
-            writeln!(
-                out,
-                "{} uses slot {} now, login {}",
-                text("profile"),
-                text("slot"),
-                text("fingerprint")
-            )?;
-            Ok(())
+        CredentialsCommand::Adopt(AdoptArgs { slot, quarantine, common }) => {
+            let profile = named_or_only(&common, call)?;
+            (OperatorRequest::CredentialsAdopt { profile, slot, quarantine }, common, show::held)
         }
-    }
+        CredentialsCommand::Baseline(BaselineArgs { slot, common }) => {
+            let profile = named_or_only(&common, call)?;
+            (OperatorRequest::CredentialsBaseline { profile, slot }, common, show::baseline)
+        }
+        CredentialsCommand::History(HistoryArgs { slot, common }) => {
+            let profile = named_or_only(&common, call)?;
+            (OperatorRequest::CredentialsHistory { profile, slot }, common, show::history)
+        }
+        CredentialsCommand::Add(AddArgs { slot, file, common }) => {
+            let bytes = keyfile::read_any(&file)?;
+            let text = std::str::from_utf8(&bytes).ok().map(|text| Zeroizing::new(text.to_owned()));
+            let text = text.with_context(|| format!("{} is no text, so no login", file.display()))?;
+            let profile = named_or_only(&common, call)?;
+            (OperatorRequest::CredentialsAdd { profile, slot, text }, common, show::held)
+        }
+    };
+    let answer = call(request)?;
+    if common.json { output::write_json(out, &answer) } else { show(out, &answer) }
 }
 
-fn named_or_only(profile: Option<String>, call: Call<'_>) -> anyhow::Result<String> {
-    if let Some(profile) = profile {
-        return Ok(profile);
+fn named_or_only(common: &Common, call: Call<'_>) -> anyhow::Result<String> {
+    if let Some(profile) = &common.profile {
+        return Ok(profile.clone());
     }
     let status = call(OperatorRequest::CredentialsStatus { profile: None })?;
-    let names: Vec<_> = profiles(&status)?.iter().filter_map(|profile| profile["profile"].as_str()).collect();
+    let profiles = show::profiles(&status)?;
+    let names: Vec<_> = profiles.iter().filter_map(|profile| profile["profile"].as_str()).collect();
     match names.as_slice() {
         [only] => Ok((*only).to_owned()),
         [] => bail!("this exchange has no credential profile: add [credentials.<name>] to its exchange.toml"),
         names => bail!("there are several credential profiles; choose one: --profile {}", names.join("|")),
     }
-}
-
-fn profiles(status: &Value) -> anyhow::Result<&Vec<Value>> {
-    status["profiles"]
-        .as_array()
-        .context("the exchange's daemon answered what this baton does not know; restart it")
-}
-
-fn write_status(out: &mut impl std::io::Write, status: &Value) -> anyhow::Result<()> {
-    let profiles = profiles(status)?;
-    if profiles.is_empty() {
-        writeln!(out, "no credential profiles: add [credentials.<name>] to exchange.toml")?;
-    }
-    let text = |value: &Value| output::printable(value.as_str().unwrap_or("-"));
-    for profile in profiles {
-        writeln!(out, "{}: live link -> {}", text(&profile["profile"]), text(&profile["live"]))?;
-        let lock = &profile["refresh_lock"];
-        if let Some(age) = lock["age_seconds"].as_i64() {
-            let by =
-                lock["pid"].as_u64().map_or("a process unknown".to_owned(), |pid| format!("process {pid}"));
-            let state = if lock["stale"] == true { "stale" } else { "held" };
-            writeln!(out, "  refresh lock: {state}, made by {by}, touched {age} s ago")?;
-        }
-        let rows: Vec<Vec<String>> = profile["slots"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|slot| {
-                let state = match (slot["problem"].as_str(), slot["fresh"] == true) {
-                    (Some(problem), _) => output::printable(problem),
-                    (None, true) => "fresh".to_owned(),
-                    (None, false) => "stale".to_owned(),
-                };
-                vec![
-                    format!("{} {}", if slot["live"] == true { "*" } else { " " }, text(&slot["slot"])),
-                    text(&slot["fingerprint"]),
-                    text(&slot["expires_at"]),
-                    text(&slot["last_verdict"]["verdict"]),
-                    state,
-                ]
-            })
-            .collect();
-        if rows.is_empty() {
-            writeln!(out, "  no slots yet: the first login written to .credentials.json becomes one")?;
-        } else {
-            output::write_table(out, &["  SLOT", "LOGIN", "EXPIRES", "LAST WRITE", "STATE"], &rows)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -232,7 +270,7 @@ mod tests {
         let (result, asked) = answered(&["switch", "work"], json!([{"profile": "claude"}]));
         assert_eq!(result.unwrap(), "claude uses slot work now, login 0123456789ab\n");
         assert!(
-            matches!(&asked[1], OperatorRequest::CredentialsSwitch { profile, slot } if profile == "claude" && slot == "work")
+            matches!(&asked[1], OperatorRequest::CredentialsSwitch { profile, slot, even_if_expired: false } if profile == "claude" && slot == "work")
         );
     }
 

@@ -18,7 +18,8 @@ use std::process::ExitCode;
 /// Read from its files, so it also answers when no daemon runs.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-With --json: exchange, running, daemon {pid, version, durability, mounts [{mountpoint, as, passthrough, \
+With --json: exchange, running, daemon {pid, version, durability, \
+hardening {core_dumps_off, memory_locked}, mounts [{mountpoint, as, passthrough, \
 allow_other, durability}]}, agents [{name, uid, tier}], handoffs {handoff, claimed, archive, rejected}, \
 logs [{path, bytes}], refusals (how many), last_event. A member is null where there is none, or where \
 this user may not look.
@@ -177,6 +178,13 @@ fn write(out: &mut impl Write, status: &Status) -> anyhow::Result<()> {
                 out,
                 "  served by process {} (batonfs {}, durability {})",
                 daemon.pid, daemon.version, daemon.durability
+            )?;
+            let hardening = daemon.hardening;
+            writeln!(
+                out,
+                "  its memory: {}, {}",
+                if hardening.core_dumps_off { "never dumped" } else { "a crash may write it to a core file" },
+                if hardening.memory_locked { "never swapped out" } else { "may be swapped out" },
             )?;
             for mount in &daemon.mounts {
                 writeln!(

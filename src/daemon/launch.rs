@@ -1,5 +1,6 @@
 //! Becoming the daemon of an exchange: in this process, or in one of its own in the background.
 
+use super::harden::harden;
 use super::open_options;
 use super::protocol::{MountReport, durability_word};
 use super::server::Daemon;
@@ -66,12 +67,13 @@ pub fn serve(
     // Before anything is mounted: a signal that comes any later must find somebody who unmounts.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("waiting for signals")?;
     raise_file_limit();
+    let hardening = harden();
     let exchange = match Exchange::open(exchange_dir, open_options(durability)) {
         Ok(exchange) => exchange,
         Err(OpenError::InUse { holder, .. }) => return announce(&Launch::InUse(holder)),
         Err(e) => return announce(&Launch::Failed(e.to_string())),
     };
-    let (daemon, report) = match Daemon::start(exchange, durability, first) {
+    let (daemon, report) = match Daemon::start(exchange, durability, hardening, first) {
         Ok(started) => started,
         Err(e) => return announce(&Launch::Failed(format!("{e:#}"))),
     };

@@ -3,6 +3,7 @@
 //!
 //! Commands come in through [`call`] and [`operate`]; `baton mount` starts the daemon through [`launch`].
 
+pub mod harden;
 pub mod launch;
 pub mod mount_table;
 pub mod mountpoint;

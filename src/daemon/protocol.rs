@@ -1,5 +1,6 @@
 //! What travels over the control socket: one JSON object per line, one response for each request.
 
+use super::harden::Hardening;
 use crate::exchange::Durability;
 use crate::exchange::operator::OperatorRequest;
 use anyhow::Context;
@@ -105,6 +106,9 @@ pub struct StatusReport {
     pub version: String,
     /// When write() returns: `commit` or `os`.
     pub durability: String,
+    /// What keeps its memory off every disk.
+    #[serde(default)]
+    pub hardening: Hardening,
     /// The mounts that it serves.
     pub mounts: Vec<MountReport>,
 }
@@ -133,7 +137,11 @@ mod tests {
             },
             Request::Stop,
             Request::Operate {
-                operation: OperatorRequest::CredentialsSwitch { profile: "p".into(), slot: "s".into() },
+                operation: OperatorRequest::CredentialsSwitch {
+                    profile: "p".into(),
+                    slot: "s".into(),
+                    even_if_expired: false,
+                },
             },
         ];
         for request in requests {

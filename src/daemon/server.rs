@@ -1,6 +1,7 @@
 //! The daemon of one exchange: its mounts, its control socket and its janitor, until the last mount has ended.
 
 use super::control;
+use super::harden::Hardening;
 use super::mount_table;
 use super::protocol::{MountReport, Request, Response, StatusReport, durability_word};
 use crate::exchange::{Durability, Exchange};
@@ -26,6 +27,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Daemon {
     exchange: Arc<Exchange>,
     durability: Durability,
+    hardening: Hardening,
     state: Mutex<State>,
     /// Signalled whenever `state` changes.
     changed: Condvar,
@@ -49,11 +51,17 @@ impl Daemon {
     pub fn start(
         exchange: Arc<Exchange>,
         durability: Durability,
+        hardening: Hardening,
         first: &MountSpec,
     ) -> anyhow::Result<(Arc<Self>, MountReport)> {
         let listener = control::listen(exchange.dir()).context("making the control socket")?;
-        let daemon =
-            Arc::new(Daemon { exchange, durability, state: Mutex::default(), changed: Condvar::new() });
+        let daemon = Arc::new(Daemon {
+            exchange,
+            durability,
+            hardening,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
         // Before anybody can connect, so that no other request finds a daemon without mounts and about to end.
         let report = daemon.mount(first);
         let report = match report {
@@ -281,6 +289,7 @@ impl Daemon {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             durability: durability_word(self.durability).to_owned(),
+            hardening: self.hardening,
             mounts: self.state.lock().mounts.values().cloned().collect(),
         }
     }

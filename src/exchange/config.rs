@@ -1,6 +1,10 @@
 //! exchange.toml: who takes part, as which uid, under which limits.
 
+mod credentials;
+
+use crate::wire::credential::Format;
 use crate::wire::name::AgentName;
+use credentials::WrittenProfile;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -61,18 +65,13 @@ pub struct AgentConfig {
 #[derive(Debug, Clone)]
 pub struct ProfileConfig {
     /// The file format of its slots.
-    pub format: CredentialFormat,
+    pub format: Format,
     /// `strict` refuses rotation too.
     pub strict: bool,
     /// The agents that may use it; `None`: all.
     pub agents: Option<Vec<AgentName>>,
-}
-
-/// A credential format that the guard knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CredentialFormat {
-    /// `.credentials.json` of Claude Code.
-    Claude,
+    /// The operator's own program and its arguments: prints whose the login on its standard input is.
+    pub identity_command: Option<Vec<String>>,
 }
 
 /// exchange.toml as it stands in the file, before names and limits are checked.
@@ -116,14 +115,6 @@ struct WrittenAgent {
     #[serde(default)]
     heartbeat: bool,
     rate_per_minute: Option<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenProfile {
-    format: Spanned<String>,
-    identity: Option<Spanned<String>>,
-    agents: Option<Vec<Spanned<String>>>,
 }
 
 impl Config {
@@ -207,39 +198,9 @@ impl Config {
 
         let mut credentials = BTreeMap::new();
         for (name, profile) in &written.credentials {
-            let start = name.span().start;
-            let name = name.get_ref();
-            // A profile is a folder of the tree; the rules for handles keep it one path component.
-            if name.starts_with("did:") || AgentName::parse(name).is_err() {
-                return Err(at(
-                    start,
-                    format!("{name:?} is no profile name: use letters, digits, '.', '_' and '-'"),
-                ));
-            }
-            let format = match profile.format.get_ref().as_str() {
-                "claude" => CredentialFormat::Claude,
-                other => {
-                    return Err(at(
-                        profile.format.span().start,
-                        format!("credentials.{name}.format is {other:?}; the guard knows \"claude\""),
-                    ));
-                }
-            };
-            let strict = match profile.identity.as_ref().map(|i| (i.span().start, i.get_ref().as_str())) {
-                None | Some((_, "rotating")) => false,
-                Some((_, "strict")) => true,
-                Some((start, other)) => {
-                    return Err(at(
-                        start,
-                        format!(
-                            "credentials.{name}.identity is {other:?}; it must be \"rotating\" or \"strict\""
-                        ),
-                    ));
-                }
-            };
-            let allowed =
-                profile.agents.as_ref().map(|list| known(list, &format!("credentials.{name}.agents")));
-            credentials.insert(name.clone(), ProfileConfig { format, strict, agents: allowed.transpose()? });
+            let checked = profile.check(name, &known)?;
+            let checked = checked.map_err(|(offset, problem)| at(offset, problem))?;
+            credentials.insert(name.get_ref().clone(), checked);
         }
 
         let exchange = &written.exchange;
@@ -378,6 +339,29 @@ format = "claude"
 identity = "rotating"
 # The agents that may use it. Without this line: all.
 # agents = ["bob"]
+# A program of your own: gets a login on its standard input and prints whose it is, where the file can't say.
+# identity_command = ["/usr/local/bin/whose-login"]
+
+# Logins of other programs: auth.json of Codex, oauth_creds.json of Gemini, hosts.yml of gh.
+# [credentials.codex]
+# format = "codex"
+# [credentials.gemini]
+# format = "gemini"
+# [credentials.gh]
+# format = "gh"
+
+# One of your own: the live file's name, and where in it stand what says whose account it is ("/a/b", or a claim of
+# the JWT there: "/id_token#sub"), the token, and when it expires ("ms" or "s" since 1970, or "rfc3339").
+# [credentials.mine]
+# file = "token.json"
+# live = "file"                  # or "link": agents see the symlink
+# syntax = "json"                # or "yaml"
+# account = ["/user/id"]
+# token = "/refresh_token"
+# expires_at = "/expires_at"
+# expires_unit = "s"
+# unchanging = ["/scopes"]       # what no refresh changes
+# lock = ".refresh.lock"         # the folder that the program makes while it refreshes
 "#;
 
 #[cfg(test)]
@@ -409,6 +393,17 @@ mod tests {
     }
 
     #[test]
+    fn the_templates_examples_of_profiles_are_good() {
+        let (_, tail) = TEMPLATE_TAIL.split_once("# Logins of other programs").expect("the examples");
+        let is_toml = |line: &str| line.starts_with('[') || line.contains(" = ");
+        let lines = tail.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| is_toml(line));
+        let config = Config::parse(&lines.collect::<Vec<_>>().join("\n")).expect("parse");
+        let formats: Vec<_> =
+            config.credentials.values().map(|profile| profile.format.live.as_str()).collect();
+        assert_eq!(formats, ["auth.json", "oauth_creds.json", "hosts.yml", "token.json"]);
+    }
+
+    #[test]
     fn an_unknown_key_is_named_with_its_line() {
         let problem = refused("[exchange]\nclock_skew = 5\n");
         assert!(problem.contains("line 2") && problem.contains("clock_skew"), "{problem}");
@@ -424,7 +419,7 @@ mod tests {
             ("[exchange]\nallow_unsigned_from = [\"eve\"]\n", 2, "eve"),
             ("[exchange]\nmax_body_bytes = -1\n", 2, "from 0 to"),
             ("[credentials.\"../x\"]\nformat = \"claude\"\n", 1, "profile name"),
-            ("[credentials.c]\nformat = \"codex\"\n", 2, "codex"),
+            ("[credentials.c]\nformat = \"codec\"\n", 2, "codec"),
             ("[credentials.c]\nformat = \"claude\"\nidentity = \"lax\"\n", 3, "lax"),
             ("[credentials.c]\nformat = \"claude\"\nagents = [\"eve\"]\n", 3, "eve"),
         ] {

@@ -1,9 +1,14 @@
 //! What the operator asks about credentials: which slots there are, to accept refused bytes, to switch.
 
-use super::files::guard::change::{Accepted, Change, Live};
-use super::files::guard::profile::{Profile, login};
+mod accept;
+mod history;
+mod status;
+
+use super::files::guard::change::{Accepted, Change};
+use super::files::guard::profile::Profile;
 use super::{Actor, Exchange};
-use crate::rules::credential::{SlotName, check_fresh};
+use crate::rules::credential::SlotName;
+use crate::wire::credential::Credential;
 use crate::wire::time::Timestamp;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -11,19 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Exchange {
-    /// `{"profiles": [{profile, strict, agents, live, slots: [{slot, live, fingerprint, expires_at, fresh,
-    /// last_verdict: {verdict, at}, problem}], refresh_lock: {pid, process_group, age_seconds, stale}}]}`.
-    /// `fingerprint` is 12 hex digits; `null` stands for what is unknown or absent.
-    pub(super) fn credentials_status(&self, profile: Option<&str>) -> Result<Value, String> {
-        let profiles: Vec<_> = match profile {
-            Some(name) => vec![self.profile(name)?],
-            None => self.files().profiles().collect(),
-        };
-        let now = self.now();
-        let shown: Result<Vec<_>, _> = profiles.into_iter().map(|profile| status_of(profile, now)).collect();
-        Ok(json!({ "profiles": shown? }))
-    }
-
     /// Puts refused bytes into a slot: those named, or the newest that were refused for it.
     pub(super) fn credentials_adopt(
         &self,
@@ -32,7 +24,7 @@ impl Exchange {
         quarantine: Option<&str>,
     ) -> Result<Value, String> {
         let profile = self.profile(profile)?;
-        let slot = slot_name(slot)?;
+        let slot = slot_name(profile, slot)?;
         let id = match quarantine {
             Some(id) => Path::new(id).file_name().and_then(|id| id.to_str()).unwrap_or_default().to_owned(),
             None => self.newest_refused(&profile.slot_path(&slot))?.ok_or_else(|| {
@@ -47,30 +39,28 @@ impl Exchange {
             format!("private/quarantine/{id} can't be read: {e}. `baton refusals` lists what there is.")
         })?;
         let accepted = self.files().adopt(profile, &slot, &bytes).map_err(String::from)?;
+        profile.settle_notice_of(&id);
         let Accepted { credential, changed, .. } = accepted;
-        Ok(json!({
-            "profile": profile.name,
-            "slot": slot.as_str(),
-            "quarantine": id,
-            "fingerprint": credential.fingerprint.to_string(),
-            "expires_at": expires_at(credential.expires_at_ms),
-            "changed": changed,
-        }))
+        let mut answer = slot_answer(profile, &slot, &credential);
+        answer["quarantine"] = id.into();
+        answer["changed"] = changed.into();
+        Ok(answer)
     }
 
     /// Points the live link at a slot, under the rule that agents switch by.
-    pub(super) fn credentials_switch(&self, profile: &str, slot: &str) -> Result<Value, String> {
+    pub(super) fn credentials_switch(
+        &self,
+        profile: &str,
+        slot: &str,
+        even_if_expired: bool,
+    ) -> Result<Value, String> {
         let profile = self.profile(profile)?;
-        let slot = slot_name(slot)?;
+        let slot = slot_name(profile, slot)?;
         let note = |change: &Change<'_>| self.files().note(&Actor::Operator, profile, change);
-        let credential =
-            profile.switch(&slot, self.now(), || profile.relink(&slot), &note).map_err(String::from)?;
-        Ok(json!({
-            "profile": profile.name,
-            "slot": slot.as_str(),
-            "fingerprint": credential.fingerprint.to_string(),
-            "expires_at": expires_at(credential.expires_at_ms),
-        }))
+        let credential = profile
+            .switch(&slot, self.now(), even_if_expired, || profile.relink(&slot), &note)
+            .map_err(String::from)?;
+        Ok(slot_answer(profile, &slot, &credential))
     }
 
     fn profile(&self, name: &str) -> Result<&Arc<Profile>, String> {
@@ -109,8 +99,20 @@ impl Exchange {
     }
 }
 
-fn slot_name(text: &str) -> Result<SlotName, String> {
-    let bare = text.strip_prefix(".credentials.json.").unwrap_or(text);
+/// What an answer tells of a slot and its login.
+fn slot_answer(profile: &Profile, slot: &SlotName, credential: &Credential) -> Value {
+    json!({
+        "profile": profile.name,
+        "slot": slot.as_str(),
+        "account": credential.account(),
+        "fingerprint": credential.fingerprint.as_ref().map(ToString::to_string),
+        "expires_at": credential.expires_at_ms.map(expires_at),
+    })
+}
+
+fn slot_name(profile: &Profile, text: &str) -> Result<SlotName, String> {
+    let live = text.strip_prefix(profile.live_name());
+    let bare = live.and_then(|rest| rest.strip_prefix('.')).unwrap_or(text);
     SlotName::parse(bare).ok_or_else(|| {
         format!("{text:?} is no slot name: it must match [A-Za-z0-9][A-Za-z0-9@_+-]* and not be tmp, bak, lock, new, swp.")
     })
@@ -118,44 +120,6 @@ fn slot_name(text: &str) -> Result<SlotName, String> {
 
 fn expires_at(ms: i64) -> String {
     Timestamp(ms.saturating_mul(1000)).to_string()
-}
-
-fn status_of(profile: &Profile, now: Timestamp) -> Result<Value, String> {
-    let failed = |e: std::io::Error| format!("credentials/{}: {e}", profile.name);
-    let live = profile.live().map_err(failed)?;
-    let mut slots = Vec::new();
-    for slot in profile.slots().map_err(failed)? {
-        let credential = match profile.slot_bytes(&slot) {
-            Ok(bytes) => login(&bytes.unwrap_or_default()).ok_or("it holds no readable login".to_owned()),
-            Err(e) => Err(e.to_string()),
-        };
-        let known = credential.as_ref().ok();
-        slots.push(json!({
-            "slot": slot.as_str(),
-            "live": live == Live::To(slot.clone()),
-            "fingerprint": known.map(|known| known.fingerprint.to_string()),
-            "expires_at": known.map(|known| expires_at(known.expires_at_ms)),
-            "fresh": known.is_some_and(|known| check_fresh(profile.slot_ref(&slot), known, now).is_ok()),
-            "last_verdict": profile.last_verdict(&slot).map(|last| json!({"verdict": last.name, "at": last.at.to_string()})),
-            "problem": credential.as_ref().err(),
-        }));
-    }
-    let lock = profile.refresh_lock(now).map_err(failed)?.map(|lock| {
-        json!({
-            "pid": lock.holder.map(|holder| holder.tgid),
-            "process_group": lock.holder.map(|holder| holder.pgrp),
-            "age_seconds": lock.age_seconds,
-            "stale": lock.is_stale(),
-        })
-    });
-    Ok(json!({
-        "profile": profile.name,
-        "strict": profile.config.strict,
-        "agents": profile.config.agents.as_ref().map(|agents| agents.iter().map(|a| a.as_str()).collect::<Vec<_>>()),
-        "live": match &live { Live::To(slot) => Some(slot.as_str()), Live::Absent | Live::Other => None },
-        "slots": slots,
-        "refresh_lock": lock,
-    }))
 }
 
 #[cfg(test)]
@@ -216,7 +180,11 @@ mod tests {
     }
 
     fn switch(exchange: &Exchange, slot: &str) -> Result<Value, String> {
-        exchange.operate(OperatorRequest::CredentialsSwitch { profile: "claude".into(), slot: slot.into() })
+        exchange.operate(OperatorRequest::CredentialsSwitch {
+            profile: "claude".into(),
+            slot: slot.into(),
+            even_if_expired: false,
+        })
     }
 
     fn status(exchange: &Exchange) -> Value {

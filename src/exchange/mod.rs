@@ -8,6 +8,8 @@ pub mod handoffs;
 pub mod import;
 pub mod init;
 pub mod layout;
+#[cfg(target_os = "linux")]
+pub mod locks;
 pub mod logs;
 pub mod operator;
 pub mod send;
@@ -51,6 +53,7 @@ use std::time::SystemTime;
 
 pub use crate::rules::identity::Actor;
 pub(crate) use process::same_process;
+use refusals::Recorded;
 pub use unread::Reading;
 
 /// Who makes a request, as the kernel or a token says.
@@ -114,8 +117,14 @@ pub enum NodeKind {
     File,
     /// A symbolic link.
     Symlink,
-    /// Anything else an ordinary directory may hold.
-    Other,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A block device, with its number as the kernel encodes it in 32 bits (0 in listings).
+    BlockDevice(u32),
+    /// A character device, with its number likewise.
+    CharDevice(u32),
 }
 
 /// What stat() shows.
@@ -252,6 +261,8 @@ pub struct Exchange {
     handoffs: OnceLock<handoffs::Handoffs>,
     letters: send::Letters,
     files: OnceLock<files::Files>,
+    #[cfg(target_os = "linux")]
+    locks: locks::Locks,
     unread: unread::Unread,
     attendance: heartbeat::Attendance,
     durability: Durability,
@@ -306,6 +317,12 @@ impl Exchange {
         self.files.get().expect("set before open() returns")
     }
 
+    /// The locks that programs take on what the mounts show.
+    #[cfg(target_os = "linux")]
+    pub fn locks(&self) -> &locks::Locks {
+        &self.locks
+    }
+
     /// Whom a caller acts as: the agent that the mount is, the agent with its uid, the operator, or
     /// nobody known.
     pub fn actor(&self, caller: &Caller) -> Actor {
@@ -323,17 +340,27 @@ impl Exchange {
     /// Records a refusal (refusals.jsonl, quarantine) and returns it for the caller; `quota` in its place where
     /// no more bytes are kept for its actor.
     pub fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
+        self.refuse_kept(caller, attempt, refusal).0
+    }
+
+    /// As [`Exchange::refuse`], with where the bytes are kept, relative to the exchange's folder.
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
         let actor = self.actor(caller);
         tracing::info!(
             actor = %actor, operation = attempt.operation, path = attempt.path, rule = refusal.rule.name(),
             "refused"
         );
         let told = self.refusals.record(self.now(), &actor, caller, &attempt, &refusal);
-        let full = told.unwrap_or_else(|error| {
+        let Recorded { full, kept } = told.unwrap_or_else(|error| {
             tracing::error!(path = attempt.path, %error, "a refusal could not be recorded");
-            None
+            Recorded::default()
         });
-        Denied::Refused(full.unwrap_or(refusal))
+        (Denied::Refused(full.unwrap_or(refusal)), kept)
     }
 
     /// Records what broke a rule; other errors pass.
@@ -450,6 +477,9 @@ impl Drop for Exchange {
     }
 }
 
+/// Where what an `identity_command` said is kept.
+const ACCOUNTS: &str = "private/accounts";
+
 impl files::Office for Exchange {
     fn actor(&self, caller: &Caller) -> Actor {
         self.actor(caller)
@@ -460,8 +490,27 @@ impl files::Office for Exchange {
     fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied {
         self.refuse(caller, attempt, refusal)
     }
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
+        self.refuse_kept(caller, attempt, refusal)
+    }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)
+    }
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()> {
+        self.store.make_dir(ACCOUNTS, 0o700)?;
+        self.store.replace(&format!("{ACCOUNTS}/{profile}.json"), text, 0o600)
+    }
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>> {
+        match std::fs::read(self.layout.tree(&format!("{ACCOUNTS}/{profile}.json"))) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
     }
     fn event(
         &self,

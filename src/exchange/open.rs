@@ -115,6 +115,8 @@ impl Exchange {
             handoffs: OnceLock::new(),
             letters: super::send::Letters::default(),
             files: OnceLock::new(),
+            #[cfg(target_os = "linux")]
+            locks: Default::default(),
             unread,
             attendance: super::heartbeat::Attendance::default(),
             durability: options.durability,

@@ -113,6 +113,32 @@ pub enum OperatorRequest {
         profile: String,
         /// Slot name.
         slot: String,
+        /// Also where its login has expired: its refresh token may live.
+        #[serde(default)]
+        even_if_expired: bool,
+    },
+    /// Takes what a slot holds as its own, or what each slot of a profile holds.
+    CredentialsBaseline {
+        /// Profile name.
+        profile: String,
+        /// Slot name; all where absent.
+        slot: Option<String>,
+    },
+    /// Shows what happened to a slot, or to all slots of a profile.
+    CredentialsHistory {
+        /// Profile name.
+        profile: String,
+        /// Slot name; all where absent.
+        slot: Option<String>,
+    },
+    /// Puts a login from elsewhere into a new slot.
+    CredentialsAdd {
+        /// Profile name.
+        profile: String,
+        /// Slot name.
+        slot: String,
+        /// The login file's text.
+        text: Zeroizing<String>,
     },
     /// Shows the decisions, and how every proposal stands that is none.
     DecisionsList,
@@ -159,7 +185,18 @@ impl Exchange {
             OperatorRequest::CredentialsAdopt { profile, slot, quarantine } => {
                 self.credentials_adopt(&profile, &slot, quarantine.as_deref())
             }
-            OperatorRequest::CredentialsSwitch { profile, slot } => self.credentials_switch(&profile, &slot),
+            OperatorRequest::CredentialsSwitch { profile, slot, even_if_expired } => {
+                self.credentials_switch(&profile, &slot, even_if_expired)
+            }
+            OperatorRequest::CredentialsBaseline { profile, slot } => {
+                self.credentials_baseline(&profile, slot.as_deref())
+            }
+            OperatorRequest::CredentialsHistory { profile, slot } => {
+                self.credentials_history(&profile, slot.as_deref())
+            }
+            OperatorRequest::CredentialsAdd { profile, slot, text } => {
+                self.credentials_add(&profile, &slot, &text)
+            }
             OperatorRequest::DecisionsList => self.list_decisions(),
             OperatorRequest::Settle { id, accept } => self.settle_proposal(&id, accept),
             OperatorRequest::SafeModeStatus => Ok(self.safe_mode_status()),

@@ -49,15 +49,19 @@ impl Quarantine {
         Quarantine { store, limit, next: AtomicU64::new(0), used: Mutex::default() }
     }
 
-    /// Keeps what was refused to `actor`; returns the file's path relative to the exchange's folder.
+    /// Keeps what was refused to `actor`; returns the file's path relative to the exchange's folder. A login is on disk
+    /// when this returns, and has as much room again as everything else: it may be the only copy of a token that is
+    /// valid, for each refresh makes the one before it worthless.
     pub fn keep_for(
         &self,
         actor: &Actor,
         now: Timestamp,
-        why: &str,
+        rule: Rule,
         bytes: &[u8],
     ) -> Result<String, NotKept> {
         let (who, size) = (who(actor), room_of(bytes.len() as u64));
+        let is_login = rule == Rule::Identity;
+        let limit = if is_login { self.limit.saturating_mul(2) } else { self.limit };
         {
             let mut used = self.used.lock();
             let used = match &mut *used {
@@ -65,12 +69,12 @@ impl Quarantine {
                 none => none.insert(self.count().map_err(NotKept::Io)?),
             };
             let own = used.entry(who.clone()).or_default();
-            if *actor != Actor::Operator && self.limit > 0 && own.saturating_add(size) > self.limit {
+            if *actor != Actor::Operator && limit > 0 && own.saturating_add(size) > limit {
                 return Err(NotKept::Full);
             }
             *own += size;
         }
-        self.create(now, &format!("{why}@{who}"), bytes, false).map_err(|error| {
+        self.create(now, &format!("{}@{who}", rule.name()), bytes, is_login).map_err(|error| {
             if let Some(own) = self.used.lock().as_mut().and_then(|used| used.get_mut(&who)) {
                 *own = own.saturating_sub(size);
             }
@@ -104,6 +108,9 @@ impl Quarantine {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = format!("{DIR}/{}-{}-{number}-{why}", now.0, std::process::id());
         self.store.create(&path, bytes, 0o600, durable)?;
+        if durable {
+            self.store.sync_dir(DIR)?;
+        }
         Ok(path)
     }
 
@@ -191,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let kept = quarantine(dir.path(), 3 * BLOCK);
         let keep =
-            |kept: &Quarantine, actor: &Actor| kept.keep_for(actor, Timestamp(5), "json", b"x").is_ok();
+            |kept: &Quarantine, actor: &Actor| kept.keep_for(actor, Timestamp(5), Rule::Json, b"x").is_ok();
         assert!((0..3).all(|_| keep(&kept, &agent("bob"))));
         assert!(
             !keep(&kept, &agent("bob")) && keep(&kept, &agent("alice")) && keep(&kept, &Actor::Stranger(7))
@@ -203,17 +210,26 @@ mod tests {
     }
 
     #[test]
+    fn a_login_finds_room_where_nothing_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = quarantine(dir.path(), 2 * BLOCK);
+        let keep = |rule| kept.keep_for(&agent("bob"), Timestamp(5), rule, b"x").is_ok();
+        assert!((0..2).all(|_| keep(Rule::Json)) && !keep(Rule::Json));
+        assert!((0..2).all(|_| keep(Rule::Identity)) && !keep(Rule::Identity));
+    }
+
+    #[test]
     fn clearing_makes_room_and_leaves_what_is_young_anothers_or_the_exchanges_own() {
         let dir = tempfile::tempdir().unwrap();
         let kept = quarantine(dir.path(), BLOCK);
         let own = kept.keep_durably(Timestamp(1), "torn", b"own").unwrap();
         for (actor, at) in [("bob", 5), ("alice", 5), ("carol", 9)] {
-            assert!(kept.keep_for(&agent(actor), Timestamp(at), "json", b"12").is_ok());
+            assert!(kept.keep_for(&agent(actor), Timestamp(at), Rule::Json, b"12").is_ok());
         }
         assert_eq!(kept.clear(Some("bob"), None).unwrap(), Cleared { files: 1, bytes: 2 });
-        assert!(kept.keep_for(&agent("bob"), Timestamp(6), "json", b"x").is_ok());
+        assert!(kept.keep_for(&agent("bob"), Timestamp(6), Rule::Json, b"x").is_ok());
         assert_eq!(kept.clear(None, Some(Timestamp(6))).unwrap().files, 1);
-        assert!(kept.keep_for(&agent("carol"), Timestamp(9), "json", b"x").is_err());
+        assert!(kept.keep_for(&agent("carol"), Timestamp(9), Rule::Json, b"x").is_err());
         assert_eq!(kept.clear(None, None).unwrap().files, 2);
         assert_eq!(std::fs::read(dir.path().join(own)).unwrap(), b"own");
     }

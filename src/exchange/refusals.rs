@@ -8,12 +8,14 @@ use super::archive::count;
 use super::events::members;
 use super::quarantine::{NotKept, Quarantine};
 use super::{Actor, Attempt, Caller, Exchange};
-use crate::rules::Refusal;
+use crate::rules::credential::KEPT_AS;
+use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -45,6 +47,15 @@ struct Entry<'a> {
     quarantine: Option<String>,
 }
 
+/// What became of a refusal.
+#[derive(Default)]
+pub(super) struct Recorded {
+    /// `quota` in place of the refusal, where the bytes may not be kept: what its writer must be told.
+    pub full: Option<Refusal>,
+    /// Where the bytes are kept, relative to the exchange's folder.
+    pub kept: Option<String>,
+}
+
 impl RefusalBook {
     /// `quarantine_bytes`: what may be kept for one actor; 0: any number.
     pub fn open(root: &Path, quarantine_bytes: u64) -> io::Result<Self> {
@@ -60,8 +71,7 @@ impl RefusalBook {
         })
     }
 
-    /// Records one refusal and keeps its bytes. Where they can't be kept, the record says so. `quota` in place of
-    /// the refusal where they may not be kept: it is then what its writer must be told.
+    /// Records one refusal and keeps its bytes. Where they can't be kept, the record says so.
     ///
     /// # Errors
     /// The disk's; the bytes, or the record, are then not kept.
@@ -72,12 +82,12 @@ impl RefusalBook {
         caller: &Caller,
         attempt: &Attempt<'_>,
         refusal: &Refusal,
-    ) -> io::Result<Option<Refusal>> {
+    ) -> io::Result<Recorded> {
         let mut full = None;
         let kept = if attempt.bytes.is_empty() {
             Ok(None)
         } else {
-            match self.quarantine.keep_for(actor, now, refusal.rule.name(), attempt.bytes) {
+            match self.quarantine.keep_for(actor, now, refusal.rule, attempt.bytes) {
                 Ok(path) => Ok(Some(path)),
                 Err(NotKept::Full) => {
                     full = Some(self.quarantine.refuse_full(actor, refusal));
@@ -88,7 +98,7 @@ impl RefusalBook {
         };
         let refusal = full.as_ref().unwrap_or(refusal);
         let advice = match &kept {
-            Ok(_) => excerpt(&refusal.advice).to_owned(),
+            Ok(kept) => excerpt(&with_id(refusal, kept.as_deref())).to_owned(),
             Err(error) => format!("{} The bytes could not be kept: {error}.", excerpt(&refusal.advice)),
         };
         let entry = Entry {
@@ -113,7 +123,7 @@ impl RefusalBook {
         if let Some(own) = own_file(actor) {
             self.write(&own, &line)?;
         }
-        kept.map(|_| full)
+        kept.map(|kept| Recorded { full, kept })
     }
 
     fn write(&self, name: &str, line: &[u8]) -> io::Result<()> {
@@ -184,6 +194,15 @@ fn end_last_line(file: &File) -> io::Result<()> {
         end -= 1;
     }
     if end < len { file.set_len(end) } else { Ok(()) }
+}
+
+/// A login's refusal names the command that accepts it, with the id of the bytes.
+fn with_id<'a>(refusal: &'a Refusal, kept: Option<&str>) -> Cow<'a, str> {
+    let id = kept.and_then(|path| Path::new(path).file_name()?.to_str());
+    match (refusal.rule, id) {
+        (Rule::Identity, Some(id)) => refusal.advice.replacen(KEPT_AS, id, 1).into(),
+        _ => (&refusal.advice).into(),
+    }
 }
 
 /// As much of an advice as an agent should have to read: what was refused may stand in it.

@@ -3,19 +3,24 @@
 //! Every callback runs inside [`attempt`], so that a panic fails one request with EIO and not the mount, and replies
 //! after it, so that nothing is held while the kernel is told.
 
+use super::attempt::{as_an_ordinary_writer, attempt, reply_empty, reply_xattr};
 use super::attr::{file_attr, file_type};
 use super::crowd::Crowd;
 use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
+#[cfg(target_os = "linux")]
+use super::locks::Asked;
 use super::names::{Change, Entry};
 use super::tree::{Node, TOP};
-use crate::exchange::{Attr, Caller, Exchange, Outcome};
+#[cfg(target_os = "linux")]
+use crate::exchange::locks::LockMode;
+use crate::exchange::{Attr, Caller, Exchange};
 use crate::wire::name::AgentName;
 use fuser::*;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +37,9 @@ pub(super) struct Mounted {
     pub(super) crowd: Crowd,
     pub(super) handles: Handles,
     pub(super) backings: Backings,
+    /// This mount's number among those whose programs take locks.
+    #[cfg(target_os = "linux")]
+    pub(super) locks_mount: u64,
     /// Before the handshake: whether to ask for passthrough. After: whether files are passed through.
     pub(super) passthrough: Arc<AtomicBool>,
     /// Counts this mount as long as it lives.
@@ -53,30 +61,6 @@ impl Joined {
 impl Drop for Joined {
     fn drop(&mut self) {
         self.0.files().leave();
-    }
-}
-
-/// Runs one request. What it returns is for the reply, which the caller sends afterwards.
-fn attempt<T>(operation: &'static str, request: impl FnOnce() -> Outcome<T>) -> Result<T, Errno> {
-    match catch_unwind(AssertUnwindSafe(request)) {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(denied)) => {
-            tracing::trace!(operation, %denied);
-            Err(Errno::from_i32(denied.errno()))
-        }
-        Err(panic) => {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            tracing::error!(
-                operation,
-                message,
-                "a request failed with a defect in batonfs: please report it"
-            );
-            Err(Errno::EIO)
-        }
     }
 }
 
@@ -116,14 +100,11 @@ impl Mounted {
         register: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Option<Arc<BackingId>> {
         let enabled = self.passthrough.load(Ordering::Relaxed);
-        self.backings.attach(number, || file.filter(|_| enabled).map(|file| register(file.as_fd())))
-    }
-}
-
-fn reply_empty(done: Result<(), Errno>, reply: ReplyEmpty) {
-    match done {
-        Ok(()) => reply.ok(),
-        Err(errno) => reply.error(errno),
+        let register = |file: &std::fs::File| as_an_ordinary_writer(|| register(file.as_fd()));
+        // A privileged writer leaves a file its set-user-ID bit; that is only known of writes that come to us.
+        let has_set_ids = |file: &std::fs::File| file.metadata().is_ok_and(|m| m.mode() & 0o6000 != 0);
+        let passed = |file: &&std::fs::File| enabled && !has_set_ids(file);
+        self.backings.attach(number, || file.filter(passed).map(register))
     }
 }
 
@@ -134,6 +115,16 @@ impl Filesystem for Mounted {
         if let Err(missing) = config.add_capabilities(wanted) {
             tracing::warn!(?missing, "the kernel lacks FUSE features that batonfs relies on");
         }
+        // The kernel then asks for no attribute before each write, and leaves it to us what a write takes from a program
+        // that runs with its owner's rights.
+        let kill_on_write = config.add_capabilities(InitFlags::FUSE_HANDLE_KILLPRIV_V2).is_ok();
+        // Without these the kernel keeps locks within one mount.
+        #[cfg(target_os = "linux")]
+        if let Err(missing) =
+            config.add_capabilities(InitFlags::FUSE_POSIX_LOCKS | InitFlags::FUSE_FLOCK_LOCKS)
+        {
+            tracing::warn!(?missing, "locks exclude nobody outside their mount");
+        }
         let parallel = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS).is_ok();
         let mut passthrough = self.passthrough.load(Ordering::Relaxed);
         if passthrough {
@@ -141,12 +132,20 @@ impl Filesystem for Mounted {
                 && config.set_max_stack_depth(1).is_ok();
             self.passthrough.store(passthrough, Ordering::Relaxed);
         }
-        tracing::debug!(parallel, passthrough, "the kernel speaks FUSE {:?}", config.kernel_abi());
+        tracing::debug!(
+            parallel,
+            passthrough,
+            kill_on_write,
+            "the kernel speaks FUSE {:?}",
+            config.kernel_abi()
+        );
         Ok(())
     }
 
     fn destroy(&mut self) {
         let _ = attempt("destroy", || {
+            #[cfg(target_os = "linux")]
+            self.drop_all_locks();
             for handle in self.handles.remove_all() {
                 self.abandon(&handle);
             }
@@ -223,10 +222,10 @@ impl Filesystem for Mounted {
         name: &OsStr,
         mode: u32,
         _: u32,
-        _: u32,
+        device: u32,
         reply: ReplyEntry,
     ) {
-        let made = attempt("mknod", || self.make_node(&self.caller(request), parent.0, name, mode));
+        let made = attempt("mknod", || self.make_node(&self.caller(request), parent.0, name, mode, device));
         self.reply_entry(made, reply);
     }
 
@@ -345,13 +344,17 @@ impl Filesystem for Mounted {
         handle: FileHandle,
         offset: u64,
         data: &[u8],
-        _: WriteFlags,
+        write: WriteFlags,
         flags: OpenFlags,
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let written =
-            attempt("write", || Mounted::write(self, &self.caller(request), handle.0, offset, flags.0, data));
+        let written = attempt("write", || {
+            if write.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+                self.written_unprivileged(handle.0)?;
+            }
+            Mounted::write(self, &self.caller(request), handle.0, offset, flags.0, data)
+        });
         match written {
             // No more than `data`, whose length the kernel gave in 32 bits.
             Ok(count) => reply.written(count as u32),
@@ -359,8 +362,21 @@ impl Filesystem for Mounted {
         }
     }
 
-    fn flush(&self, request: &Request, _: INodeNo, handle: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply_empty(attempt("flush", || Mounted::flush(self, &self.caller(request), handle.0)), reply);
+    fn flush(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        let flushed = attempt("flush", || {
+            let flushed = Mounted::flush(self, &self.caller(request), handle.0);
+            #[cfg(target_os = "linux")]
+            self.drop_locks_of(ino.0, handle.0, owner.0);
+            flushed
+        });
+        reply_empty(flushed, reply);
     }
 
     fn release(
@@ -375,6 +391,8 @@ impl Filesystem for Mounted {
     ) {
         let released = attempt("release", || {
             Mounted::release(self, ino.0, handle.0);
+            #[cfg(target_os = "linux")]
+            self.drop_locks_through(handle.0);
             Ok(())
         });
         reply_empty(released, reply);
@@ -426,16 +444,12 @@ impl Filesystem for Mounted {
         reply.ok();
     }
 
-    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        // Names last from the moment that the call which made them returned.
-        reply.ok();
+    fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply_empty(attempt("fsyncdir", || self.sync_directory(ino.0)), reply);
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match attempt(
-            "statfs",
-            || Ok(rustix::fs::statvfs(self.exchange.dir()).map_err(std::io::Error::from)?),
-        ) {
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match attempt("statfs", || self.space(ino.0)) {
             Ok(s) => reply.statfs(
                 s.f_blocks,
                 s.f_bfree,
@@ -454,39 +468,77 @@ impl Filesystem for Mounted {
         &self,
         request: &Request,
         ino: INodeNo,
-        _: &OsStr,
-        _: &[u8],
-        _: i32,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _: u32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(
-            attempt("setxattr", || self.unsupported(&self.caller(request), ino.0, "setxattr")),
-            reply,
-        );
+        let set = || self.set_xattr(&self.caller(request), ino.0, name, value, flags);
+        reply_empty(attempt("setxattr", set), reply);
     }
 
-    fn removexattr(&self, request: &Request, ino: INodeNo, _: &OsStr, reply: ReplyEmpty) {
-        reply_empty(
-            attempt("removexattr", || self.unsupported(&self.caller(request), ino.0, "removexattr")),
-            reply,
-        );
+    fn getxattr(&self, request: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(attempt("getxattr", || self.get_xattr(&self.caller(request), ino.0, name)), size, reply);
+    }
+
+    fn listxattr(&self, request: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(attempt("listxattr", || self.list_xattrs(&self.caller(request), ino.0)), size, reply);
+    }
+
+    fn removexattr(&self, request: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let removed = attempt("removexattr", || self.remove_xattr(&self.caller(request), ino.0, name));
+        reply_empty(removed, reply);
     }
 
     fn fallocate(
         &self,
         request: &Request,
         ino: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u64,
-        _: i32,
+        handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
-        reply_empty(
-            attempt("fallocate", || self.unsupported(&self.caller(request), ino.0, "fallocate")),
-            reply,
-        );
+        let allocate = || self.allocate(&self.caller(request), (ino.0, handle.0), mode, offset, length);
+        reply_empty(attempt("fallocate", allocate), reply);
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        _: INodeNo,
+        from: FileHandle,
+        from_offset: u64,
+        _: INodeNo,
+        to: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let copy =
+            || self.copy_range(&self.caller(request), (from.0, from_offset), (to.0, to_offset), length);
+        match attempt("copy_file_range", copy) {
+            Ok(count) => reply.written(count as u32),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn lseek(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        match attempt("lseek", || self.seek(&self.caller(request), (ino.0, handle.0), offset, whence)) {
+            Ok(offset) => reply.offset(offset),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn access(&self, request: &Request, ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
@@ -495,21 +547,56 @@ impl Filesystem for Mounted {
         reply_empty(attempt("access", || self.check_access(&self.caller(request), ino.0, want)), reply);
     }
 
-    // The kernel stops asking once these say ENOSYS: reading extended attributes would cost a request with every
-    // cached write, and seeking and readiness it knows itself.
-
-    fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    #[cfg(target_os = "linux")]
+    fn getlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        reply: ReplyLock,
+    ) {
+        let thread = request.pid();
+        let asked = Asked { inode: ino.0, handle: handle.0, owner: owner.0, start, end, mode, pid, thread };
+        match attempt("getlk", || self.test_lock(&asked)) {
+            Ok(Some(found)) => {
+                let mode = if found.mode == LockMode::Read { libc::F_RDLCK } else { libc::F_WRLCK };
+                reply.locked(found.start, found.end, mode, found.pid);
+            }
+            Ok(None) => reply.locked(start, end, libc::F_UNLCK, 0),
+            Err(errno) => reply.error(errno),
+        }
     }
 
-    fn listxattr(&self, _: &Request, _: INodeNo, _: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    #[cfg(target_os = "linux")]
+    fn setlk(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        owner: LockOwner,
+        start: u64,
+        end: u64,
+        mode: i32,
+        pid: u32,
+        wait: bool,
+        reply: ReplyEmpty,
+    ) {
+        let thread = request.pid();
+        let asked = Asked { inode: ino.0, handle: handle.0, owner: owner.0, start, end, mode, pid, thread };
+        // Who waits is answered later, and not by this thread.
+        let answer = Box::new(move |done| reply_empty(attempt("setlk", || done), reply));
+        let _ = attempt("setlk", || {
+            self.set_lock(&asked, wait, answer);
+            Ok(())
+        });
     }
 
-    fn lseek(&self, _: &Request, _: INodeNo, _: FileHandle, _: i64, _: i32, reply: ReplyLseek) {
-        reply.error(Errno::ENOSYS);
-    }
-
+    /// The kernel knows it itself, and asks no more.
     fn poll(
         &self,
         _: &Request,
@@ -519,22 +606,6 @@ impl Filesystem for Mounted {
         _: PollEvents,
         _: PollFlags,
         reply: ReplyPoll,
-    ) {
-        reply.error(Errno::ENOSYS);
-    }
-
-    fn copy_file_range(
-        &self,
-        _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: INodeNo,
-        _: FileHandle,
-        _: u64,
-        _: u64,
-        _: CopyFileRangeFlags,
-        reply: ReplyWrite,
     ) {
         reply.error(Errno::ENOSYS);
     }
@@ -551,26 +622,5 @@ impl Filesystem for Mounted {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::ENOTTY);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::exchange::Denied;
-
-    #[test]
-    fn a_panic_in_a_request_is_an_io_error_of_that_request() {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let outcome: Result<(), Errno> = attempt("read", || panic!("defect"));
-        std::panic::set_hook(hook);
-        assert_eq!(outcome.unwrap_err().code(), libc::EIO);
-    }
-
-    #[test]
-    fn the_errno_of_a_denial_reaches_the_reply() {
-        let outcome: Result<(), Errno> = attempt("read", || Err(Denied::os(libc::ENOSPC)));
-        assert_eq!(outcome.unwrap_err().code(), libc::ENOSPC);
     }
 }

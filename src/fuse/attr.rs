@@ -18,8 +18,10 @@ pub(super) fn file_type(kind: NodeKind) -> FileType {
         NodeKind::Directory => FileType::Directory,
         NodeKind::File => FileType::RegularFile,
         NodeKind::Symlink => FileType::Symlink,
-        // Such a file is shown but can be neither opened nor connected to; a socket is refused most clearly.
-        NodeKind::Other => FileType::Socket,
+        NodeKind::Fifo => FileType::NamedPipe,
+        NodeKind::Socket => FileType::Socket,
+        NodeKind::BlockDevice(_) => FileType::BlockDevice,
+        NodeKind::CharDevice(_) => FileType::CharDevice,
     }
 }
 
@@ -42,7 +44,10 @@ pub(super) fn file_attr(node: &Node, number: u64, attr: &Attr) -> FileAttr {
         nlink: attr.nlink,
         uid: attr.uid,
         gid: attr.gid,
-        rdev: 0,
+        rdev: match attr.kind {
+            NodeKind::BlockDevice(number) | NodeKind::CharDevice(number) => number,
+            _ => 0,
+        },
         blksize,
         flags: 0,
     }

@@ -51,13 +51,16 @@ impl Opened {
         }
     }
 
-    fn file(open: OpenFile) -> Self {
+    fn file(open: OpenFile, flags: i32) -> Self {
         match open.backing() {
             None => Opened::direct(Handle::File(open), None),
             Some(file) => {
                 let cached = FopenFlags::empty();
+                // The page cache would send one append in several pieces, between which another mount's may come.
+                let appends = flags & libc::O_APPEND != 0;
+                let plain = if appends { FopenFlags::FOPEN_DIRECT_IO } else { cached };
                 let handle = Handle::File(open);
-                Opened { handle, backing: Some(file), plain: cached, passed_through: cached }
+                Opened { handle, backing: Some(file), plain, passed_through: cached }
             }
         }
     }
@@ -86,7 +89,7 @@ impl Mounted {
                 let reader = self.exchange.open_view(caller, &view, flags)?;
                 Ok(Opened::direct(Handle::View { reader, inode: number, opener: caller.pid }, None))
             }
-            Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?)),
+            Node::File { id, .. } => Ok(Opened::file(self.exchange.files().open(caller, id, flags)?, flags)),
             Node::Handoff { node, .. } if reads_only(flags) => match self.exchange.open_handoff(caller, node)
             {
                 Ok(file) => Ok(Opened::unchanging(file)),
@@ -137,7 +140,7 @@ impl Mounted {
                 let (entry, open) = self.exchange.files().create(caller, *id, name, mode, flags)?;
                 let node = Node::File { id: entry.id, aliased: false };
                 let kept = self.count(&parent, name, &node, &entry.attr);
-                return Ok((Entry { node, attr: entry.attr, kept }, Opened::file(open)));
+                return Ok((Entry { node, attr: entry.attr, kept }, Opened::file(open, flags)));
             }
             Node::Dir { dir: Dir::State(state), .. } => {
                 let Some(name) = name.to_str() else {

@@ -103,6 +103,8 @@ pub fn mount(
         crowd,
         handles: Handles::default(),
         backings: Backings::default(),
+        #[cfg(target_os = "linux")]
+        locks_mount: exchange.locks().new_mount(),
         passthrough: passthrough.clone(),
         _joined: Joined::new(exchange),
         on_end: Some(Box::new(on_end)),

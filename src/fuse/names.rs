@@ -48,6 +48,7 @@ impl Change {
             size: self.size,
             atime: time(self.atime),
             mtime: time(self.mtime),
+            touch: matches!((self.atime, self.mtime), (Some(TimeOrNow::Now), Some(TimeOrNow::Now))),
         }
     }
 
@@ -194,14 +195,24 @@ impl Mounted {
         Some(node)
     }
 
-    /// mknod(2): only a regular file, as if created and closed.
-    pub(super) fn make_node(&self, caller: &Caller, parent: u64, name: &OsStr, mode: u32) -> Outcome<Entry> {
+    /// mknod(2): a regular file as if created and closed, the other kinds among ordinary files only.
+    pub(super) fn make_node(
+        &self,
+        caller: &Caller,
+        parent: u64,
+        name: &OsStr,
+        mode: u32,
+        device: u32,
+    ) -> Outcome<Entry> {
         if mode & FILE_TYPE != REGULAR_FILE {
             let parent = self.node(parent)?;
-            return Err(match parent {
-                Node::File { .. } => Denied::os(libc::EPERM),
-                _ => self.refuse_name(caller, &parent, name, "mknod"),
-            });
+            let Node::File { id, .. } = parent else {
+                return Err(self.refuse_name(caller, &parent, name, "mknod"));
+            };
+            let entry = self.exchange.files().mknod(caller, id, name, mode, device)?;
+            let node = Node::File { id: entry.id, aliased: false };
+            let kept = self.count(&parent, name, &node, &entry.attr);
+            return Ok(Entry { node, attr: entry.attr, kept });
         }
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
         let (entry, opened) = self.create(caller, parent, name, mode & 0o7777, flags)?;

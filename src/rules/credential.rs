@@ -2,15 +2,19 @@
 //! The evidence and its limits: PROTOCOLS section 5.
 
 use super::{Refusal, Rule};
-use crate::wire::credential::{Credential, CredentialFile};
+use crate::wire::credential::{Credential, CredentialFile, Format};
 use crate::wire::time::Timestamp;
+use std::collections::BTreeSet;
 use std::fmt;
 
-/// The live link's name in a profile of the Claude format.
-pub const LIVE_LINK: &str = ".credentials.json";
+/// The file in a profile's top that tells of a refused login.
+pub const NOTICE: &str = "LOGIN-REFUSED.txt";
 
-/// The directory whose mkdir is the refresh lock of the Claude format.
-pub const REFRESH_LOCK: &str = ".oauth_refresh.lock";
+/// Stands in a refusal for the id that its bytes get in quarantine.
+pub const KEPT_AS: &str = "<id>";
+
+/// How the names of a half-made slot or link begin: the exchange's own, never shown.
+pub const HALF_MADE: &str = ".baton-half-made.";
 
 /// Seconds after its last touch at which a refresh lock no longer counts.
 pub const REFRESH_LOCK_SECONDS: i64 = 60;
@@ -44,10 +48,6 @@ impl SlotName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-    /// The slot's file: `.credentials.json.<slot>`.
-    pub fn file_name(&self) -> String {
-        format!("{LIVE_LINK}.{}", self.0)
-    }
 }
 
 impl fmt::Display for SlotName {
@@ -59,27 +59,66 @@ impl fmt::Display for SlotName {
 /// A name in a profile's top directory that is not an ordinary file's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuardedName {
-    /// `.credentials.json`
-    LiveLink,
-    /// `.credentials.json.<slot>`
+    /// The live file: a link or a file, as the format has it.
+    Live,
+    /// `<live>.<slot>`
     Slot(SlotName),
+    /// `<live>.<slot>.fingerprint.json`: which login the slot holds, for programs that manage slots.
+    Sidecar(SlotName),
+    /// [`NOTICE`]
+    Notice,
+}
+
+const SIDECAR: &str = ".fingerprint.json";
+
+impl Format {
+    /// A slot's file: `<live>.<slot>`.
+    pub fn slot_file(&self, slot: &SlotName) -> String {
+        format!("{}.{slot}", self.live)
+    }
+    /// A slot's sidecar: `<live>.<slot>.fingerprint.json`.
+    pub fn sidecar_file(&self, slot: &SlotName) -> String {
+        format!("{}.{slot}{SIDECAR}", self.live)
+    }
+    /// The command that selects a slot from a shell.
+    pub fn switch_command(&self, slot: &str) -> String {
+        format!("ln -sfn {0}.{slot} {0}", self.live)
+    }
 }
 
 impl GuardedName {
-    /// What a file name is, if it is guarded. Sidecars and temp files have a further dot, so they are not.
-    pub fn of(file_name: &[u8]) -> Option<Self> {
-        let rest = file_name.strip_prefix(LIVE_LINK.as_bytes())?;
+    /// What a file name is in a profile of this format, if it is guarded. Temp files have a further dot, so
+    /// they are not.
+    pub fn of(format: &Format, file_name: &[u8]) -> Option<Self> {
+        if file_name == NOTICE.as_bytes() {
+            return Some(GuardedName::Notice);
+        }
+        let rest = file_name.strip_prefix(format.live.as_bytes())?;
         if rest.is_empty() {
-            return Some(GuardedName::LiveLink);
+            return Some(GuardedName::Live);
         }
         let slot = std::str::from_utf8(rest.strip_prefix(b".")?).ok()?;
-        SlotName::parse(slot).map(GuardedName::Slot)
+        match slot.strip_suffix(SIDECAR) {
+            Some(slot) => SlotName::parse(slot).map(GuardedName::Sidecar),
+            None => SlotName::parse(slot).map(GuardedName::Slot),
+        }
+    }
+    /// The file name.
+    pub fn file_name(&self, format: &Format) -> String {
+        match self {
+            GuardedName::Live => format.live.clone(),
+            GuardedName::Slot(slot) => format.slot_file(slot),
+            GuardedName::Sidecar(slot) => format.sidecar_file(slot),
+            GuardedName::Notice => NOTICE.to_owned(),
+        }
     }
 }
 
 /// One slot of one profile, to word refusals.
 #[derive(Debug, Clone, Copy)]
 pub struct SlotRef<'a> {
+    /// The profile's format.
+    pub format: &'a Format,
     /// The profile's name.
     pub profile: &'a str,
     /// The slot.
@@ -91,7 +130,7 @@ impl SlotRef<'_> {
     fn adopt(&self) -> String {
         format!(
             "The bytes are in quarantine: if they belong in this slot, the operator accepts them with \
-             `baton credentials adopt {} --profile {}`.",
+             `baton credentials adopt {} --profile {} --quarantine {KEPT_AS}`.",
             self.slot, self.profile
         )
     }
@@ -109,9 +148,9 @@ pub struct Witness {
 pub enum Verdict {
     /// There was nothing to compare with: these bytes are the baseline from now on.
     Captured,
-    /// The same refresh token.
+    /// The same token.
     Unchanged,
-    /// Another refresh token, while a refresh was under way or due.
+    /// Another token of the same account, or one that came while a refresh was under way or due.
     Rotated,
 }
 
@@ -134,10 +173,67 @@ impl Verdict {
     }
 }
 
-/// Whether `new` may replace `old` in a slot; `strict` refuses rotation too.
+/// Why bytes may not enter a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mismatch {
+    what: String,
+    /// It is a login, which may belong somewhere else.
+    is_login: bool,
+}
+
+impl Mismatch {
+    /// As a refusal. `elsewhere`: the slot that holds the same account's login.
+    pub fn refusal(self, slot: SlotRef<'_>, elsewhere: Option<&SlotName>) -> Refusal {
+        let advice = match elsewhere {
+            _ if !self.is_login => self.what,
+            Some(other) => format!(
+                "{} It is the login of slot {other}: switch to that slot first ({}, or `baton credentials switch \
+                 {other} --profile {}`), then write again.",
+                self.what,
+                slot.format.switch_command(other.as_str()),
+                slot.profile
+            ),
+            None => format!("{} {}", self.what, slot.adopt()),
+        };
+        Refusal::new(Rule::Identity, advice)
+    }
+}
+
+/// How the accounts that two logins name compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accounts {
+    Same,
+    Different,
+    /// Only the new one says nothing of it.
+    Lost,
+    Unknown,
+}
+
+fn compare_accounts(old: &Credential, new: &Credential) -> Accounts {
+    let mut common =
+        old.accounts.iter().filter_map(|(place, id)| Some((id, new.accounts.get(place)?))).peekable();
+    if common.peek().is_some() {
+        return if common.all(|(was, is)| was == is) { Accounts::Same } else { Accounts::Different };
+    }
+    if old.accounts.is_empty() { Accounts::Unknown } else { Accounts::Lost }
+}
+
+/// Whether two logins are known to be of one account.
+pub fn is_same_login(one: &Credential, other: &Credential) -> bool {
+    match compare_accounts(one, other) {
+        Accounts::Same => true,
+        Accounts::Different => false,
+        Accounts::Lost | Accounts::Unknown => {
+            one.fingerprint.is_some() && one.fingerprint == other.fingerprint
+        }
+    }
+}
+
+/// Whether `new` may replace `old` in a slot; `strict` refuses every change of the token, also where the account is
+/// known to be the same: then only the operator changes what a slot holds.
 ///
 /// # Errors
-/// `identity`: a stub, or a login that is not known to be of the slot's account.
+/// A stub, or a login that is not known to be of the slot's account.
 pub fn judge(
     slot: SlotRef<'_>,
     old: Option<&Credential>,
@@ -145,62 +241,80 @@ pub fn judge(
     witness: Witness,
     now: Timestamp,
     strict: bool,
-) -> Result<Verdict, Refusal> {
+) -> Result<Verdict, Mismatch> {
     let name = slot.slot;
     let CredentialFile::Login(new) = new else {
-        return Err(Refusal::new(
-            Rule::Identity,
-            format!(
-                "A login without tokens (a stub) never enters a slot; {name} keeps its own. Log in again."
-            ),
-        ));
+        let what = format!(
+            "A login without tokens (a stub) never enters a slot; {name} keeps its own. Log in again."
+        );
+        return Err(Mismatch { what, is_login: false });
     };
     let Some(old) = old else { return Ok(Verdict::Captured) };
-    if new.fingerprint == old.fingerprint {
-        return Ok(Verdict::Unchanged);
+    let refuse = |what: String| Err(Mismatch { what, is_login: true });
+    let (was, is) = (old.shown(), new.shown());
+    let same_token = new.fingerprint == old.fingerprint;
+    match compare_accounts(old, new) {
+        Accounts::Different => {
+            return refuse(format!("Slot {name} holds {was}; these bytes hold {is}, which is another."));
+        }
+        Accounts::Lost => {
+            return refuse(format!(
+                "Slot {name} holds {was}; these bytes hold {is} and do not say whose that is."
+            ));
+        }
+        Accounts::Same | Accounts::Unknown if same_token => return Ok(Verdict::Unchanged),
+        _ if strict => {
+            return refuse(format!(
+                "Slot {name} holds {was}; these bytes hold {is} with another token, and this profile (identity = \
+                 \"strict\") lets no token change."
+            ));
+        }
+        Accounts::Same => return Ok(Verdict::Rotated),
+        Accounts::Unknown => {}
     }
-    let (was, is) = (&old.fingerprint, &new.fingerprint);
-    let adopt = slot.adopt();
-    let refuse = |what: String| Err(Refusal::new(Rule::Identity, format!("{what} {adopt}")));
-    if strict {
+    if new.unchanging != old.unchanging {
+        let places = || old.unchanging.keys().chain(new.unchanging.keys());
+        let changed: BTreeSet<&str> = places()
+            .filter(|place| old.unchanging.get(*place) != new.unchanging.get(*place))
+            .map(|place| place.rsplit('/').next().unwrap_or(place))
+            .collect();
+        let changed = changed.into_iter().collect::<Vec<_>>().join(" and ");
         return refuse(format!(
-            "Slot {name} holds login {was}, these bytes hold {is}, and this profile (identity = \"strict\") lets \
-             no refresh token change."
-        ));
-    }
-    if new.scopes != old.scopes || new.subscription_type != old.subscription_type {
-        return refuse(format!(
-            "Slot {name} holds login {was}; these bytes hold {is} with other scopes or another subscription, \
-             which no refresh changes. Keep another account in a slot of its own."
+            "Slot {name} holds {was}; these bytes hold {is} with other {changed}, which no refresh changes. Keep \
+             another account in a slot of its own."
         ));
     }
     if witness.holds_refresh_lock || is_due(old, now) {
         return Ok(Verdict::Rotated);
     }
+    let lock = slot.format.lock.as_ref();
+    let lock = lock.map_or(String::new(), |lock| format!("Refresh under the {lock} lock, and keep "));
+    let keep = if lock.is_empty() { "Keep " } else { "" };
     refuse(format!(
-        "Slot {name} holds login {was}; these bytes hold {is}, and no refresh was under way or due. Refresh under \
-         the {REFRESH_LOCK} lock, and keep another account in a slot of its own."
+        "Slot {name} holds {was}; these bytes hold {is}, and no refresh was under way or due. {lock}{keep}another \
+         account in a slot of its own."
     ))
 }
 
 /// Whether a refresh of this login is to be expected: it has expired, or will within [`GRACE_SECONDS`].
 pub fn is_due(credential: &Credential, now: Timestamp) -> bool {
-    now.unix_millis() >= credential.expires_at_ms.saturating_sub(GRACE_SECONDS * 1000)
+    credential.expires_at_ms.is_some_and(|ms| now.unix_millis() >= ms.saturating_sub(GRACE_SECONDS * 1000))
 }
 
-/// Whether the live link may be pointed at a slot with this login.
+/// Whether the live file may be switched to a slot with this login. What never expires is always fresh.
 ///
 /// # Errors
 /// `stale-slot` unless it lasts longer than [`GRACE_SECONDS`] from now.
 pub fn check_fresh(slot: SlotRef<'_>, credential: &Credential, now: Timestamp) -> Result<(), Refusal> {
-    if credential.expires_at_ms > now.plus_seconds(GRACE_SECONDS).unix_millis() {
+    if credential.expires_at_ms.is_none_or(|ms| ms > now.plus_seconds(GRACE_SECONDS).unix_millis()) {
         return Ok(());
     }
     Err(Refusal::new(
         Rule::StaleSlot,
         format!(
-            "Slot {} of {} has expired, or will within {GRACE_SECONDS} s. Refresh its login first, or switch to \
-             another slot; `baton credentials status` lists them.",
+            "Slot {0} of {1} has expired, or will within {GRACE_SECONDS} s. Refresh its login first, or switch to \
+             another slot; `baton credentials status` lists them. The operator may switch to it all the same: \
+             `baton credentials switch {0} --profile {1} --even-if-expired`.",
             slot.slot, slot.profile
         ),
     ))
@@ -209,136 +323,25 @@ pub fn check_fresh(slot: SlotRef<'_>, credential: &Credential, now: Timestamp) -
 /// The slot that a live link with this target would select.
 ///
 /// # Errors
-/// `identity` unless the target is `.credentials.json.<slot>` in the same directory (`./` is allowed).
-pub fn link_target(target: &[u8]) -> Result<SlotName, Refusal> {
+/// `identity` unless the target is `<live>.<slot>` in the same directory (`./` is allowed).
+pub fn link_target(format: &Format, target: &[u8]) -> Result<SlotName, Refusal> {
     let mut name = target;
     while let Some(rest) = name.strip_prefix(b"./") {
         name = rest;
     }
-    match GuardedName::of(name) {
+    match GuardedName::of(format, name) {
         Some(GuardedName::Slot(slot)) => Ok(slot),
         _ => Err(Refusal::new(
             Rule::Identity,
             format!(
-                "{LIVE_LINK} can only point at a slot beside it, not at {:?}: ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}",
-                String::from_utf8_lossy(target)
+                "{} can only point at a slot beside it, not at {:?}: {}",
+                format.live,
+                String::from_utf8_lossy(target),
+                format.switch_command("<slot>")
             ),
         )),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::credential::Fingerprint;
-
-    const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
-
-    fn login(token: u8, expires_in: i64) -> Credential {
-        Credential {
-            fingerprint: Fingerprint([token; 32]),
-            expires_at_ms: NOW.plus_seconds(expires_in).unix_millis(),
-            scopes: ["user:inference".to_owned()].into(),
-            subscription_type: Some("max".to_owned()),
-        }
-    }
-
-    fn judged(old: Option<&Credential>, new: &Credential, lock: bool, strict: bool) -> Result<Verdict, Rule> {
-        let slot = SlotName::first();
-        let new = CredentialFile::Login(new.clone());
-        let witness = Witness { holds_refresh_lock: lock };
-        judge(SlotRef { profile: "claude", slot: &slot }, old, &new, witness, NOW, strict).map_err(|r| r.rule)
-    }
-
-    #[test]
-    fn the_first_login_is_captured() {
-        assert_eq!(judged(None, &login(1, 3600), false, true), Ok(Verdict::Captured));
-    }
-
-    #[test]
-    fn the_same_refresh_token_is_unchanged() {
-        assert_eq!(judged(Some(&login(1, 3600)), &login(1, 7200), false, true), Ok(Verdict::Unchanged));
-    }
-
-    #[test]
-    fn a_new_token_is_a_rotation_under_the_lock_or_when_due_only() {
-        let new = login(2, 7200);
-        assert_eq!(judged(Some(&login(1, 3600)), &new, false, false), Err(Rule::Identity));
-        assert_eq!(judged(Some(&login(1, 3600)), &new, true, false), Ok(Verdict::Rotated));
-        assert_eq!(judged(Some(&login(1, 300)), &new, false, false), Ok(Verdict::Rotated));
-        assert_eq!(judged(Some(&login(1, 301)), &new, false, false), Err(Rule::Identity));
-        assert_eq!(judged(Some(&login(1, -5)), &new, true, true), Err(Rule::Identity));
-    }
-
-    #[test]
-    fn no_refresh_changes_scopes_or_subscription() {
-        let old = login(1, -5);
-        let mut scopes = login(2, 7200);
-        scopes.scopes.insert("org:admin".to_owned());
-        let subscription = Credential { subscription_type: None, ..login(2, 7200) };
-        assert_eq!(judged(Some(&old), &scopes, true, false), Err(Rule::Identity));
-        assert_eq!(judged(Some(&old), &subscription, true, false), Err(Rule::Identity));
-    }
-
-    #[test]
-    fn a_stub_never_enters_a_slot() {
-        let slot = SlotName::first();
-        let at = SlotRef { profile: "claude", slot: &slot };
-        let held = Witness { holds_refresh_lock: true };
-        assert!(judge(at, None, &CredentialFile::Stub, held, NOW, false).is_err());
-        assert!(judge(at, Some(&login(1, -5)), &CredentialFile::Stub, held, NOW, false).is_err());
-    }
-
-    #[test]
-    fn an_identity_refusal_names_the_command_that_accepts_the_bytes() {
-        let slot = SlotName::parse("work").unwrap();
-        let at = SlotRef { profile: "claude", slot: &slot };
-        let new = CredentialFile::Login(login(2, 7200));
-        let refusal = judge(at, Some(&login(1, 3600)), &new, Witness::default(), NOW, false).unwrap_err();
-        assert!(refusal.advice.contains("baton credentials adopt work --profile claude"), "{refusal}");
-    }
-
-    #[test]
-    fn fresh_means_more_than_the_grace_left() {
-        let slot = SlotName::first();
-        let at = SlotRef { profile: "claude", slot: &slot };
-        assert!(check_fresh(at, &login(1, 301), NOW).is_ok());
-        assert_eq!(check_fresh(at, &login(1, 300), NOW).unwrap_err().rule, Rule::StaleSlot);
-    }
-
-    #[test]
-    fn only_the_link_and_plain_slot_names_are_guarded() {
-        let slot = |name: &str| GuardedName::of(name.as_bytes());
-        assert_eq!(slot(".credentials.json"), Some(GuardedName::LiveLink));
-        for name in ["work", "a@b+c_d-e", "0"] {
-            let file = format!(".credentials.json.{name}");
-            assert_eq!(slot(&file), SlotName::parse(name).map(GuardedName::Slot), "{file}");
-        }
-        for name in [
-            ".credentials.json.tmp",
-            ".credentials.json.bak",
-            ".credentials.json.lock",
-            ".credentials.json.new",
-            ".credentials.json.swp",
-            ".credentials.json.work.fingerprint.json",
-            ".credentials.json.tmp.0a1b",
-            ".credentials.json.work.tmp.x",
-            ".credentials.json.",
-            ".credentials.json.-x",
-            ".credentials.jsonx",
-            "credentials.json",
-        ] {
-            assert_eq!(slot(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_link_points_at_a_slot_beside_it() {
-        assert_eq!(link_target(b".credentials.json.work").unwrap().as_str(), "work");
-        assert_eq!(link_target(b"././.credentials.json.work").unwrap().as_str(), "work");
-        for target in ["/x/.credentials.json.work", "../.credentials.json.work", ".credentials.json", "x", ""]
-        {
-            assert_eq!(link_target(target.as_bytes()).unwrap_err().rule, Rule::Identity, "{target}");
-        }
-    }
-}
+mod tests;

@@ -11,6 +11,7 @@ pub mod conversation;
 pub mod credential;
 pub mod handoff;
 pub mod identity;
+pub mod sidecar;
 pub mod trust;
 
 pub use refusal::{Refusal, Rule};

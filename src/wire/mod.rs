@@ -11,5 +11,6 @@ pub mod keys;
 pub mod letter;
 pub mod message;
 pub mod name;
+pub mod sidecar;
 pub mod time;
 pub mod trust;

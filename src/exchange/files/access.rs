@@ -58,7 +58,12 @@ impl Files {
     }
 
     /// As [`Files::standing`], or else the advice for a refusal that is not recorded.
-    fn stands(&self, caller: &Caller, node: &Node, change: bool) -> Outcome<Result<Standing, String>> {
+    pub(super) fn stands(
+        &self,
+        caller: &Caller,
+        node: &Node,
+        change: bool,
+    ) -> Outcome<Result<Standing, String>> {
         let area = match node {
             Node::Plain(plain) => plain.area.clone(),
             Node::Slot(slot) => Area::Profile(slot.profile.clone()),

@@ -4,7 +4,10 @@
 //! between Linux (`O_PATH` and `/proc/self/fd`) and macOS stands here.
 
 use crate::exchange::{Attr, NodeKind};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
+    XattrFlags,
+};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
@@ -92,18 +95,107 @@ pub(super) fn chmod(handle: &File, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::chmodat(CWD, handle_path(handle)?, Mode::from_raw_mode(mode as _), AtFlags::empty())?)
 }
 
+/// mknod(2) of anything but a regular file, for its maker alone so far.
+#[cfg(target_os = "linux")]
+pub(super) fn mknod(dir: &File, name: &OsStr, kind: FileType, device: u32) -> io::Result<()> {
+    Ok(rustix::fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, u64::from(device))?)
+}
+/// macOS has no mknodat(2).
+#[cfg(target_os = "macos")]
+pub(super) fn mknod(_: &File, _: &OsStr, _: FileType, _: u32) -> io::Result<()> {
+    Err(io::Error::from_raw_os_error(libc::EPERM))
+}
+
+/// The longest list or value of extended attributes that Linux has.
+const XATTR_MAX: usize = 65_536;
+
+/// getxattr(2).
+pub(super) fn get_xattr(handle: &File, name: &OsStr) -> io::Result<Vec<u8>> {
+    let mut value = Vec::with_capacity(XATTR_MAX);
+    rustix::fs::getxattr(handle_path(handle)?, name, rustix::buffer::spare_capacity(&mut value))?;
+    Ok(value)
+}
+
+/// listxattr(2): the names, each with a NUL behind it.
+pub(super) fn list_xattrs(handle: &File) -> io::Result<Vec<u8>> {
+    let mut names = Vec::with_capacity(XATTR_MAX);
+    rustix::fs::listxattr(handle_path(handle)?, rustix::buffer::spare_capacity(&mut names))?;
+    Ok(names)
+}
+
+/// setxattr(2).
+pub(super) fn set_xattr(handle: &File, name: &OsStr, value: &[u8], flags: i32) -> io::Result<()> {
+    let flags = XattrFlags::from_bits_retain(flags as _);
+    Ok(rustix::fs::setxattr(handle_path(handle)?, name, value, flags)?)
+}
+
+/// removexattr(2).
+pub(super) fn remove_xattr(handle: &File, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::removexattr(handle_path(handle)?, name)?)
+}
+
+/// fallocate(2).
+#[cfg(target_os = "linux")]
+pub(super) fn allocate(file: &File, mode: i32, offset: u64, length: u64) -> io::Result<()> {
+    let mode = rustix::fs::FallocateFlags::from_bits_retain(mode as u32);
+    Ok(rustix::fs::fallocate(file, mode, offset, length)?)
+}
+#[cfg(target_os = "macos")]
+pub(super) fn allocate(_: &File, _: i32, _: u64, _: u64) -> io::Result<()> {
+    Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+}
+
+/// copy_file_range(2).
+#[cfg(target_os = "linux")]
+pub(super) fn copy_range(
+    (from, mut from_offset): (&File, u64),
+    (to, mut to_offset): (&File, u64),
+    length: usize,
+) -> io::Result<usize> {
+    Ok(rustix::fs::copy_file_range(from, Some(&mut from_offset), to, Some(&mut to_offset), length)?)
+}
+#[cfg(target_os = "macos")]
+pub(super) fn copy_range(_: (&File, u64), _: (&File, u64), _: usize) -> io::Result<usize> {
+    Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+}
+
+/// Takes away the right to run as the file's owner, and as its group where that may run it.
+pub(super) fn clear_set_ids(file: &File) -> io::Result<()> {
+    const SETUID: u32 = 0o4000;
+    const SETGID: u32 = 0o2000;
+    const GROUP_RUNS: u32 = 0o010;
+    let mode = file.metadata()?.mode() & 0o7777;
+    let mut kept = mode & !SETUID;
+    if kept & GROUP_RUNS != 0 {
+        kept &= !SETGID;
+    }
+    if kept != mode {
+        rustix::fs::fchmod(file, Mode::from_raw_mode(kept as _))?;
+    }
+    Ok(())
+}
+
 /// utimensat(2) of whatever it is; `None` leaves as is.
 pub(super) fn set_times(
     handle: &File,
     atime: Option<SystemTime>,
     mtime: Option<SystemTime>,
 ) -> io::Result<()> {
-    let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
+    set_timespecs(handle, &Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) })
+}
+
+fn set_timespecs(handle: &File, times: &Timestamps) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    rustix::fs::utimensat(handle, "", &times, AtFlags::EMPTY_PATH)?;
+    rustix::fs::utimensat(handle, "", times, AtFlags::EMPTY_PATH)?;
     #[cfg(target_os = "macos")]
-    rustix::fs::utimensat(CWD, handle_path(handle)?, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::utimensat(CWD, handle_path(handle)?, times, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
+}
+
+/// Both times become now, by the clock that the disk itself uses.
+pub(super) fn touch(handle: &File) -> io::Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    set_timespecs(handle, &Timestamps { last_access: now, last_modification: now })
 }
 
 fn timespec(time: Option<SystemTime>) -> Timespec {
@@ -155,15 +247,21 @@ impl FileKey {
 }
 
 /// What kind of node this is.
-pub(super) fn kind(file_type: std::fs::FileType) -> NodeKind {
-    if file_type.is_dir() {
-        NodeKind::Directory
-    } else if file_type.is_file() {
-        NodeKind::File
-    } else if file_type.is_symlink() {
-        NodeKind::Symlink
-    } else {
-        NodeKind::Other
+pub(super) fn kind(metadata: &Metadata) -> NodeKind {
+    kind_of(FileType::from_raw_mode(metadata.mode() as _), metadata.rdev())
+}
+
+fn kind_of(file_type: FileType, rdev: u64) -> NodeKind {
+    // The lower half of glibc's 64-bit number is the kernel's.
+    let number = rdev as u32;
+    match file_type {
+        FileType::Directory => NodeKind::Directory,
+        FileType::Symlink => NodeKind::Symlink,
+        FileType::Fifo => NodeKind::Fifo,
+        FileType::Socket => NodeKind::Socket,
+        FileType::BlockDevice => NodeKind::BlockDevice(number),
+        FileType::CharacterDevice => NodeKind::CharDevice(number),
+        FileType::RegularFile | FileType::Unknown => NodeKind::File,
     }
 }
 
@@ -178,14 +276,8 @@ fn time(seconds: i64, nanos: i64) -> SystemTime {
 /// What stat() shows, of what [`stat_at`] found.
 #[allow(clippy::unnecessary_cast)] // of other widths on macOS
 pub(super) fn attr_of_stat(stat: &Stat) -> Attr {
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => NodeKind::Directory,
-        FileType::RegularFile => NodeKind::File,
-        FileType::Symlink => NodeKind::Symlink,
-        _ => NodeKind::Other,
-    };
     Attr {
-        kind,
+        kind: kind_of(FileType::from_raw_mode(stat.st_mode), stat.st_rdev as u64),
         size: stat.st_size as u64,
         mode: stat.st_mode as u32 & 0o7777,
         uid: stat.st_uid,
@@ -201,7 +293,7 @@ pub(super) fn attr_of_stat(stat: &Stat) -> Attr {
 /// What stat() shows.
 pub(super) fn attr(metadata: &Metadata) -> Attr {
     Attr {
-        kind: kind(metadata.file_type()),
+        kind: kind(metadata),
         size: metadata.len(),
         mode: metadata.mode() & 0o7777,
         uid: metadata.uid(),

@@ -11,6 +11,9 @@ pub mod kept;
 mod nodes;
 mod ordinary;
 mod process;
+mod space;
+mod special;
+mod xattr;
 
 #[cfg(test)]
 mod tests;
@@ -19,16 +22,16 @@ use super::config::Config;
 use super::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
 use crate::exchange::events::Event;
 use crate::rules::Refusal;
-use crate::rules::credential::GuardedName;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
 use area::{Area, CREDENTIALS, Memory};
 use fd::FileKey;
 use guard::change::Change;
-use guard::guarded;
 use guard::profile::Profile;
+use guard::record::{SidecarWriter, record};
 use guard::slot::SlotWriter;
+use guard::{LoginName, guarded};
 use kept::Keeping;
 use nodes::{Node, Nodes, Plain};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
@@ -50,12 +53,29 @@ pub trait Office: Send + Sync {
     fn now(&self) -> Timestamp;
     /// Records a refusal and returns it for the caller.
     fn refuse(&self, caller: &Caller, attempt: Attempt<'_>, refusal: Refusal) -> Denied;
+    /// As [`Office::refuse`], with where the bytes are kept, relative to the exchange's folder.
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>);
     /// Keeps the bytes of a slot that is removed in quarantine, and returns where: relative to the
     /// exchange's folder.
     ///
     /// # Errors
     /// The disk's; the bytes are then not kept.
     fn keep(&self, bytes: &[u8]) -> io::Result<String>;
+    /// Keeps a profile's private knowledge over a restart, in place of what was kept before.
+    ///
+    /// # Errors
+    /// The disk's; what was kept before stands then.
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()>;
+    /// What [`Office::remember`] kept of a profile last.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>>;
     /// Appends an event, on disk where that was asked for.
     ///
     /// # Errors
@@ -104,6 +124,8 @@ pub struct SetAttr {
     pub atime: Option<SystemTime>,
     /// Modification time.
     pub mtime: Option<SystemTime>,
+    /// Both times become now, which whoever may write may ask for.
+    pub touch: bool,
 }
 
 /// An open ordinary file or slot.
@@ -116,6 +138,7 @@ enum Opened {
     /// The content that the slot had at open(2).
     SlotReader(File),
     SlotWriter(SlotWriter),
+    SidecarWriter(SidecarWriter),
 }
 
 impl OpenFile {
@@ -124,7 +147,7 @@ impl OpenFile {
     pub fn backing(&self) -> Option<Arc<File>> {
         match &self.opened {
             Opened::Ordinary(file) => Some(file.clone()),
-            Opened::SlotReader(_) | Opened::SlotWriter(_) => None,
+            Opened::SlotReader(_) | Opened::SlotWriter(_) | Opened::SidecarWriter(_) => None,
         }
     }
 }
@@ -218,6 +241,7 @@ impl Files {
             as_root,
             own_ids: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         };
+        files.recall_accounts(recent)?;
         files.take_in_logins();
         Ok(files)
     }
@@ -230,8 +254,11 @@ impl Files {
                 Ok(_) => {}
                 Err(fault) => {
                     let (profile, why) = (&profile.name, String::from(fault));
-                    tracing::warn!(profile, why, "the login in .credentials.json was not taken in");
+                    tracing::warn!(profile, why, "the login that lies under the live name was not taken in");
                 }
+            }
+            if let Err(error) = self.look_at_sidecars(profile) {
+                tracing::warn!(profile = profile.name, %error, "the slots were not compared with their sidecars");
             }
         }
     }
@@ -273,7 +300,10 @@ impl Files {
         change: SetAttr,
     ) -> Outcome<Attr> {
         match self.nodes.get(id)? {
-            Node::Plain(plain) => self.set_plain_attr(caller, &plain, open, change),
+            Node::Plain(plain) => match &plain.record {
+                Some((profile, name)) => self.set_record_attr(caller, (&plain, profile, name), open, change),
+                None => self.set_plain_attr(caller, &plain, open, change),
+            },
             Node::Slot(slot) => self.set_slot_attr(caller, &slot, open, change),
         }
     }
@@ -289,7 +319,10 @@ impl Files {
     /// open(2); `flags` as the kernel gives them.
     pub fn open(&self, caller: &Caller, id: FileId, flags: i32) -> Outcome<OpenFile> {
         match self.nodes.get(id)? {
-            Node::Plain(plain) => self.open_plain(caller, &plain, open_flags(flags)),
+            Node::Plain(plain) => match &plain.record {
+                Some((profile, name)) => self.open_record(caller, (&plain, profile, name), open_flags(flags)),
+                None => self.open_plain(caller, &plain, open_flags(flags)),
+            },
             Node::Slot(slot) => self.open_slot(caller, &slot, open_flags(flags)),
         }
     }
@@ -303,6 +336,9 @@ impl Files {
         flags: i32,
     ) -> Outcome<(FileEntry, OpenFile)> {
         let dir = self.change(caller, parent, name, "create")?;
+        if let Some(record) = record(&dir, name) {
+            return self.create_record(caller, (&dir, name), record, open_flags(flags));
+        }
         match guarded(&dir, name) {
             Some((profile, guard)) => self.create_guarded(caller, profile, guard, open_flags(flags)),
             None => self.create_plain(caller, &dir, name, mode, open_flags(flags)),
@@ -314,6 +350,7 @@ impl Files {
             Opened::Ordinary(file) => file,
             Opened::SlotReader(file) => file,
             Opened::SlotWriter(writer) => return Ok(writer.read(offset, size)),
+            Opened::SidecarWriter(writer) => return Ok(writer.read(offset, size)),
         };
         Ok(super::read_at(file, offset, size)?)
     }
@@ -331,12 +368,14 @@ impl Files {
             Opened::Ordinary(file) => Ok(file.write_at(data, offset)?),
             Opened::SlotReader(_) => Err(Denied::os(libc::EBADF)),
             Opened::SlotWriter(writer) => self.write_slot(caller, writer, offset, append, data),
+            Opened::SidecarWriter(writer) => self.write_sidecar(caller, writer, (offset, append), data),
         }
     }
     /// One close(2): the last place where a writer can be told that its credential was refused.
     pub fn flush(&self, caller: &Caller, open: &OpenFile) -> Outcome<()> {
         match &open.opened {
             Opened::SlotWriter(writer) => self.flush_slot(caller, writer),
+            Opened::SidecarWriter(writer) => self.flush_sidecar(caller, writer),
             Opened::Ordinary(_) | Opened::SlotReader(_) => Ok(()),
         }
     }
@@ -345,13 +384,15 @@ impl Files {
         match &open.opened {
             Opened::Ordinary(file) if data_only => Ok(file.sync_data()?),
             Opened::Ordinary(file) => Ok(file.sync_all()?),
-            Opened::SlotReader(_) | Opened::SlotWriter(_) => Ok(()),
+            Opened::SlotReader(_) | Opened::SlotWriter(_) | Opened::SidecarWriter(_) => Ok(()),
         }
     }
     /// The last close.
     pub fn release(&self, open: &OpenFile) {
-        if let Opened::SlotWriter(writer) = &open.opened {
-            self.release_slot(writer);
+        match &open.opened {
+            Opened::SlotWriter(writer) => self.release_slot(writer),
+            Opened::SidecarWriter(writer) => self.release_sidecar(writer),
+            Opened::Ordinary(_) | Opened::SlotReader(_) => {}
         }
     }
     /// mkdir(2).
@@ -371,6 +412,7 @@ impl Files {
     /// unlink(2).
     pub fn unlink(&self, caller: &Caller, parent: FileId, name: &OsStr) -> Outcome<()> {
         let dir = self.change(caller, parent, name, "unlink")?;
+        self.check_record_unlinked(caller, &dir, name)?;
         if let Some((profile, guard)) = guarded(&dir, name)
             && let Some(done) = self.unlink_guarded(caller, profile, &guard)?
         {
@@ -389,7 +431,7 @@ impl Files {
         let dir = self.change(caller, parent, name, "symlink")?;
         let make = || Ok(rustix::fs::symlinkat(target, &dir.handle, name)?);
         match guarded(&dir, name) {
-            Some((profile, GuardedName::LiveLink)) => {
+            Some((profile, LoginName::Live)) => {
                 if fd::find(&dir.handle, name)?.is_some() {
                     return Err(Denied::os(libc::EEXIST));
                 }

@@ -8,6 +8,7 @@
 use super::area::Area;
 use super::fd::{self, FileKey};
 use super::guard::profile::Profile;
+use super::guard::record::RecordName;
 use super::{FileEntry, FileId};
 use crate::exchange::{Attr, Denied, Outcome};
 use crate::rules::credential::SlotName;
@@ -38,11 +39,13 @@ pub(super) struct Plain {
     pub key: FileKey,
     /// Where it lies.
     pub area: Area,
+    /// What the exchange writes in it, if it does.
+    pub record: Option<(Arc<Profile>, RecordName)>,
 }
 
 impl Plain {
     pub fn new(handle: Arc<File>, metadata: &Metadata, area: Area) -> Self {
-        Plain { handle, key: FileKey::of(metadata), area }
+        Plain { handle, key: FileKey::of(metadata), area, record: None }
     }
     /// The profile that it lies in.
     pub fn profile(&self) -> Option<&Arc<Profile>> {

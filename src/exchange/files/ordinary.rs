@@ -3,13 +3,15 @@
 use super::access::{self, Operation, SEARCH, WRITE};
 use super::area::{Area, MEMORY};
 use super::fd::{self, FileKey};
-use super::guard::guarded;
-use super::guard::profile::{HALF_MADE, Profile};
+use super::guard::change::Live;
+use super::guard::profile::Profile;
+use super::guard::record::record;
+use super::guard::{LoginName, guarded};
 use super::nodes::{Node, Plain, SlotNode};
 use super::process::Process;
 use super::{DirEntry, FileEntry, Files, Office, OpenFile, Opened, SetAttr, wanted};
 use crate::exchange::{Attempt, Attr, Caller, Denied, NodeKind, Outcome};
-use crate::rules::credential::{GuardedName, LIVE_LINK, REFRESH_LOCK};
+use crate::rules::credential::HALF_MADE;
 use crate::rules::{Refusal, Rule};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use std::ffi::{OsStr, OsString};
@@ -127,6 +129,7 @@ impl Files {
         let operation = Operation { name: operation, node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
         self.check_dir(caller, standing, &dir, WRITE | SEARCH)?;
+        self.check_record_made(caller, operation.name, &dir, name)?;
         Ok(dir)
     }
 
@@ -161,12 +164,23 @@ impl Files {
         }
         let Some(handle) = fd::find(&dir.handle, name)? else { return Ok(None) };
         let metadata = handle.metadata()?;
-        let attr = fd::attr(&metadata);
+        let mut attr = fd::attr(&metadata);
         let node = match guard {
-            Some((profile, GuardedName::Slot(slot))) if metadata.is_file() => {
+            Some((profile, LoginName::Slot(slot))) if metadata.is_file() => {
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
-            _ => Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.area.clone())),
+            Some((profile, LoginName::Live)) if metadata.is_symlink() && profile.shows_a_file() => {
+                let Live::To(slot) = profile.live()? else { return Ok(None) };
+                let Some(handle) = profile.slot_handle(&slot)? else { return Ok(None) };
+                attr = fd::attr(&handle.metadata()?);
+                Node::Slot(SlotNode::new(profile.clone(), slot, attr))
+            }
+            _ => {
+                let mut plain = Plain::new(Arc::new(handle), &metadata, dir.area.clone());
+                plain.record =
+                    record(dir, name).filter(|_| metadata.is_file()).map(|(of, name)| (of.clone(), name));
+                Node::Plain(plain)
+            }
         };
         Ok(Some(self.nodes.entry(node, attr)))
     }
@@ -186,17 +200,28 @@ impl Files {
                 FileType::Directory => NodeKind::Directory,
                 FileType::RegularFile => NodeKind::File,
                 FileType::Symlink => NodeKind::Symlink,
+                FileType::Fifo => NodeKind::Fifo,
+                FileType::Socket => NodeKind::Socket,
+                FileType::BlockDevice => NodeKind::BlockDevice(0),
+                FileType::CharacterDevice => NodeKind::CharDevice(0),
                 FileType::Unknown => match fd::find(&dir.handle, &name)? {
-                    Some(handle) => fd::kind(handle.metadata()?.file_type()),
+                    Some(handle) => fd::kind(&handle.metadata()?),
                     None => continue,
                 },
-                _ => NodeKind::Other,
             };
-            let id = match guarded(dir, &name) {
-                Some((profile, GuardedName::Slot(slot))) if kind == NodeKind::File => {
-                    self.nodes.slot(profile, &slot)
+            let (kind, slot) = match guarded(dir, &name) {
+                Some((profile, LoginName::Slot(slot))) if kind == NodeKind::File => {
+                    (kind, Some((profile, slot)))
                 }
-                _ => self.nodes.listed(dir, entry.ino()),
+                Some((profile, LoginName::Live)) if kind == NodeKind::Symlink && profile.shows_a_file() => {
+                    let live = profile.live()?;
+                    (NodeKind::File, if let Live::To(slot) = live { Some((profile, slot)) } else { None })
+                }
+                _ => (kind, None),
+            };
+            let id = match slot {
+                Some((profile, slot)) => self.nodes.slot(profile, &slot),
+                None => self.nodes.listed(dir, entry.ino()),
             };
             entries.push(DirEntry { name, kind, id });
         }
@@ -209,14 +234,20 @@ impl Files {
         let standing =
             self.standing(caller, &Operation { name: "open", node: &node, child: None }, write != 0)?;
         let metadata = plain.handle.metadata()?;
-        match fd::kind(metadata.file_type()) {
+        match fd::kind(&metadata) {
             NodeKind::File => {}
             NodeKind::Directory => return Err(Denied::os(libc::EISDIR)),
             NodeKind::Symlink => return Err(Denied::os(libc::ELOOP)),
-            NodeKind::Other => return Err(Denied::os(libc::ENXIO)),
+            // The kernel opens these itself, where it does.
+            NodeKind::Fifo | NodeKind::Socket | NodeKind::BlockDevice(_) | NodeKind::CharDevice(_) => {
+                return Err(Denied::os(libc::ENXIO));
+            }
         }
         self.check_mode(caller, standing, &metadata, read | write)?;
         let file = fd::reopen(&plain.handle, for_disk(flags))?;
+        if flags.contains(OFlags::TRUNC) {
+            self.lose_set_ids(caller, &file)?;
+        }
         Ok(OpenFile { opened: Opened::Ordinary(Arc::new(file)) })
     }
 
@@ -229,7 +260,7 @@ impl Files {
         flags: OFlags,
     ) -> Outcome<(FileEntry, OpenFile)> {
         let make = for_disk(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file: File = match rustix::fs::openat(&dir.handle, name, make, Mode::RUSR | Mode::WUSR) {
+        let file: File = match rustix::fs::openat(&dir.handle, name, make, self.first_mode(caller, mode)) {
             Ok(fd) => fd.into(),
             Err(rustix::io::Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
                 // Somebody made it since lookup.
@@ -248,6 +279,12 @@ impl Files {
         Ok((entry, OpenFile { opened: Opened::Ordinary(Arc::new(file)) }))
     }
 
+    /// The mode that something is made with: nobody else's before it is its owner's.
+    fn first_mode(&self, caller: &Caller, mode: u32) -> Mode {
+        let is_ours = self.new_owner(caller).is_none_or(|owner| owner == self.own_ids);
+        Mode::from_raw_mode((if is_ours { mode & 0o777 } else { mode & 0o700 | 0o600 }) as _)
+    }
+
     /// Gives a name just made to its caller, with its mode; counts one reference to it.
     pub(super) fn adopt_new(
         &self,
@@ -257,18 +294,22 @@ impl Files {
         mode: Option<u32>,
     ) -> Outcome<FileEntry> {
         let handle = fd::at(&dir.handle, name)?;
-        let parent = dir.handle.metadata()?;
-        let inherits_group = parent.mode() & SETGID != 0;
-        if let Some((uid, gid)) = self.new_owner(caller) {
+        let mut metadata = handle.metadata()?;
+        let owner = self.new_owner(caller).filter(|owner| *owner != (metadata.uid(), metadata.gid()));
+        let inherits_group =
+            (owner.is_some() || metadata.is_dir()) && dir.handle.metadata()?.mode() & SETGID != 0;
+        if let Some((uid, gid)) = owner {
             fd::chown(&handle, Some(uid), (!inherits_group).then_some(gid))?;
         }
-        if let Some(mut mode) = mode {
-            if inherits_group && handle.metadata()?.is_dir() {
-                mode |= SETGID;
-            }
-            fd::chmod(&handle, mode & 0o7777)?;
+        let inherited = if inherits_group && metadata.is_dir() { SETGID } else { 0 };
+        let mode = mode.map(|mode| (mode | inherited) & 0o7777);
+        let mode = mode.filter(|mode| owner.is_some() || *mode != metadata.mode() & 0o7777);
+        if let Some(mode) = mode {
+            fd::chmod(&handle, mode)?;
         }
-        let metadata = handle.metadata()?;
+        if owner.is_some() || mode.is_some() {
+            metadata = handle.metadata()?;
+        }
         let node = Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.area.clone()));
         Ok(self.nodes.entry(node, fd::attr(&metadata)))
     }
@@ -280,10 +321,11 @@ impl Files {
         name: &OsStr,
         mode: u32,
     ) -> Outcome<FileEntry> {
-        rustix::fs::mkdirat(&dir.handle, name, Mode::RWXU).map_err(std::io::Error::from)?;
+        let first = self.first_mode(caller, mode);
+        rustix::fs::mkdirat(&dir.handle, name, first).map_err(std::io::Error::from)?;
         let entry = self.adopt_new(caller, dir, name, Some(mode))?;
         if let Some(profile) = dir.top()
-            && name == REFRESH_LOCK
+            && profile.config.format.lock.as_deref().is_some_and(|lock| name == lock)
             && let Node::Plain(lock) = self.nodes.get(entry.id)?
         {
             profile.lock_taken(Process::of(caller.pid), &lock.handle.metadata()?);
@@ -301,7 +343,9 @@ impl Files {
         let node = Node::Plain(dir.clone());
         let operation = Operation { name: "unlink", node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
-        self.check_sticky(caller, standing, dir, &fd::at(&dir.handle, name)?.metadata()?)?;
+        if !standing.exempt {
+            self.check_sticky(caller, standing, dir, &fd::at(&dir.handle, name)?.metadata()?)?;
+        }
         Ok(rustix::fs::unlinkat(&dir.handle, name, flags).map_err(std::io::Error::from)?)
     }
 
@@ -316,19 +360,21 @@ impl Files {
             "A login has one name, so that nothing reaches it unjudged. Copy an ordinary file instead.";
         let plain = match &node {
             Node::Slot(slot) => {
-                let guard = GuardedName::Slot(slot.slot.clone());
+                let guard = LoginName::Slot(slot.slot.clone());
                 return Err(self.refuse_identity(caller, "link", &slot.profile, &guard, ADVICE));
             }
             Node::Plain(plain) => plain,
         };
+        if let Some((profile, record)) = &plain.record {
+            return Err(self.refuse_record_link(caller, (profile, record)));
+        }
         if let Some((profile, guard)) = guarded(dir, name) {
             return Err(self.refuse_identity(caller, "link", profile, &guard, ADVICE));
         }
         if let Some(profile) = plain.profile()
-            && let Some(live) = fd::find(&profile.dir, OsStr::new(LIVE_LINK))?
-            && FileKey::of(&live.metadata()?) == plain.key
+            && self.is_live_link(plain)?
         {
-            return Err(self.refuse_identity(caller, "link", profile, &GuardedName::LiveLink, ADVICE));
+            return Err(self.refuse_identity(caller, "link", profile, &LoginName::Live, ADVICE));
         }
         if plain.area != dir.area {
             return Err(Denied::os(libc::EXDEV));
@@ -352,7 +398,8 @@ impl Files {
         let node = Node::Plain(dir.clone());
         let operation = Operation { name: "rename", node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
-        for (dir, name) in [(dir, name), (new_dir, new_name)] {
+        let bound = if standing.exempt { &[][..] } else { &[(dir, name), (new_dir, new_name)][..] };
+        for &(dir, name) in bound {
             if let Some(handle) = fd::find(&dir.handle, name)? {
                 let metadata = handle.metadata()?;
                 self.check_sticky(caller, standing, dir, &metadata)?;
@@ -361,7 +408,15 @@ impl Files {
                 }
             }
         }
-        if let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)? {
+        let is_guarded = dir.top().is_some() || new_dir.top().is_some();
+        if is_guarded
+            && let Some(done) = self.rename_record(caller, (dir, name), (new_dir, new_name), flags)?
+        {
+            return Ok(done);
+        }
+        if is_guarded
+            && let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)?
+        {
             return Ok(done);
         }
         Ok(rustix::fs::renameat_with(&dir.handle, name, &new_dir.handle, new_name, flags)
@@ -399,20 +454,35 @@ impl Files {
         }
         if let Some(size) = change.size {
             match open.map(|open| &open.opened) {
-                Some(Opened::Ordinary(file)) => file.set_len(size)?,
+                Some(Opened::Ordinary(file)) => self.cut(caller, file, size)?,
                 _ => {
                     self.check_mode(caller, standing, &metadata, WRITE)?;
-                    fd::reopen(handle, OFlags::WRONLY)?.set_len(size)?;
+                    self.cut(caller, &fd::reopen(handle, OFlags::WRONLY)?, size)?;
                 }
             }
         }
-        if change.atime.is_some() || change.mtime.is_some() {
+        if change.touch {
             if self.check_owner(caller, standing, &metadata).is_err() {
                 self.check_mode(caller, standing, &metadata, WRITE)?;
             }
+            fd::touch(handle)?;
+        } else if change.atime.is_some() || change.mtime.is_some() {
+            self.check_owner(caller, standing, &metadata)?;
             fd::set_times(handle, change.atime, change.mtime)?;
         }
         Ok(fd::attr(&handle.metadata()?))
+    }
+
+    fn cut(&self, caller: &Caller, file: &File, size: u64) -> std::io::Result<()> {
+        self.lose_set_ids(caller, file)?;
+        file.set_len(size)
+    }
+
+    /// Whether this is the symlink that selects a slot.
+    pub(super) fn is_live_link(&self, plain: &Plain) -> Outcome<bool> {
+        let Some(profile) = plain.profile() else { return Ok(false) };
+        let Some(live) = fd::find(&profile.dir, OsStr::new(profile.live_name()))? else { return Ok(false) };
+        Ok(FileKey::of(&live.metadata()?) == plain.key)
     }
 }
 

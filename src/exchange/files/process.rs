@@ -9,6 +9,8 @@ pub(in crate::exchange) struct Process {
     pub tgid: u32,
     /// Process group id.
     pub pgrp: u32,
+    /// When it started, in the kernel's ticks: a process that gets the same pid later is another one.
+    pub started: u64,
 }
 
 impl Process {
@@ -17,9 +19,20 @@ impl Process {
         let tgid = status_field(tid, "Tgid:")?.trim().parse().ok()?;
         let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
         // The second field is the program's name in parentheses, which may hold anything.
-        let pgrp = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(2)?.parse().ok()?;
-        Some(Process { tgid, pgrp })
+        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        Some(Process { tgid, pgrp: fields.get(2)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
     }
+
+    /// Whether it still runs: not ended, and not a dead one that waits for its parent.
+    pub fn is_alive(self) -> bool {
+        Process::of(self.tgid) == Some(self) && crate::exchange::process::is_alive(self.tgid)
+    }
+}
+
+/// The name of a thread's program, as the kernel has it (15 bytes of it). `None` if it is gone or unknown.
+pub(in crate::exchange) fn program(tid: u32) -> Option<String> {
+    let tgid = Process::of(tid)?.tgid;
+    Some(fs::read_to_string(format!("/proc/{tgid}/comm")).ok()?.trim_end_matches('\n').to_owned())
 }
 
 /// The supplementary groups of a thread; none where they are unknown.
@@ -53,6 +66,12 @@ mod tests {
         assert_ne!(tid, std::process::id());
         assert_eq!(process.tgid, std::process::id());
         assert_eq!(process.pgrp, rustix::process::getpgrp().as_raw_nonzero().get() as u32);
+        assert!(process.is_alive());
+        assert!(
+            !Process { started: process.started + 1, ..process }.is_alive(),
+            "one that had its pid before"
+        );
+        assert!(program(process.tgid).is_some_and(|name| !name.is_empty()));
     }
 
     #[test]

@@ -329,8 +329,9 @@ impl Chain {
                 if name == "credential-switched" {
                     self.live_links.insert(profile.clone(), (slot.clone(), self.lines));
                 }
-                if let Ok(fingerprint) = text("fingerprint") {
-                    self.slots.insert((profile, slot), (fingerprint.to_owned(), self.lines));
+                // A login without a token in its file is known by its account.
+                if let Ok(login) = text("fingerprint").or_else(|_| text("account")) {
+                    self.slots.insert((profile, slot), (login.to_owned(), self.lines));
                 }
             }
             _ => {}

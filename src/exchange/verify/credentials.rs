@@ -2,59 +2,60 @@
 
 use super::chain::Chain;
 use super::{Faults, Setting};
-use crate::exchange::config::CredentialFormat;
-use crate::wire::credential::{self, CredentialFile};
+use crate::rules::credential::{self, GuardedName, SlotName};
+use crate::wire::credential::{CredentialFile, Format};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use zeroize::Zeroizing;
-
-const LINK: &str = ".credentials.json";
 
 /// Checks every profile; returns how many slots there are.
 pub(super) fn check(setting: &Setting<'_>, chain: &Chain, faults: &mut Faults) -> u64 {
     let mut slots = 0;
     for (profile, config) in &setting.config.credentials {
-        match config.format {
-            CredentialFormat::Claude => slots += check_claude(setting, chain, profile, faults),
-        }
+        slots += check_profile(setting, chain, (profile, &config.format), faults);
     }
     slots
 }
 
-fn check_claude(setting: &Setting<'_>, chain: &Chain, profile: &str, faults: &mut Faults) -> u64 {
+fn check_profile(
+    setting: &Setting<'_>,
+    chain: &Chain,
+    (profile, format): (&str, &Format),
+    faults: &mut Faults,
+) -> u64 {
     let dir = format!("credentials/{profile}");
-    let mut slots = Vec::new();
+    let mut slots: Vec<SlotName> = Vec::new();
     for entry in fs::read_dir(setting.layout.tree(&dir)).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let slot = name.strip_prefix(LINK).and_then(|rest| rest.strip_prefix('.'));
-        // Sidecars and temporary files have a further dot.
-        if let Some(slot) = slot.filter(|slot| !slot.is_empty() && !slot.contains('.')) {
-            slots.push(slot.to_owned());
+        if let Some(GuardedName::Slot(slot)) = GuardedName::of(format, entry.file_name().as_bytes()) {
+            slots.push(slot);
         }
     }
     for slot in &slots {
-        let file = format!("{dir}/{LINK}.{slot}");
-        let known = chain.slots.get(&(profile.to_owned(), slot.clone()));
-        if let Err((rule, problem)) = check_slot(setting, &file, known) {
+        let file = format!("{dir}/{}", format.slot_file(slot));
+        let known = chain.slots.get(&(profile.to_owned(), slot.as_str().to_owned()));
+        if let Err((rule, problem)) = check_slot(setting, &file, format, known) {
             faults.add(file, None, rule, problem);
         }
     }
     for ((_, slot), (_, event)) in chain.slots.iter().filter(|((p, _), _)| p == profile) {
-        if !slots.contains(slot) {
+        if !slots.iter().any(|present| present.as_str() == slot) {
             let problem = format!("the slot is gone (events.jsonl, line {event} tells of it)");
-            faults.add(format!("{dir}/{LINK}.{slot}"), None, "missing", problem);
+            faults.add(format!("{dir}/{}.{slot}", format.live), None, "missing", problem);
         }
     }
 
-    let link = format!("{dir}/{LINK}");
+    let link = format!("{dir}/{}", format.live);
     let switched = chain.live_links.get(profile);
     match fs::read_link(setting.layout.tree(&link)) {
         Ok(target) => {
-            let selected = target.to_str().and_then(|t| t.strip_prefix(LINK)?.strip_prefix('.'));
-            if selected.is_none_or(|slot| !slots.iter().any(|s| s == slot)) {
+            let selected = credential::link_target(format, target.as_os_str().as_bytes()).ok();
+            if selected.as_ref().is_none_or(|slot| !slots.contains(slot)) {
                 let problem = format!("the live link points at {}, which is no slot here", target.display());
                 faults.add(link, None, "credential", problem);
-            } else if let Some((slot, event)) = switched.filter(|(slot, _)| selected != Some(slot.as_str())) {
+            } else if let Some((slot, event)) =
+                switched.filter(|(slot, _)| selected.is_none_or(|selected| selected.as_str() != slot))
+            {
                 let problem = format!(
                     "the live link points at {}, but was switched to {slot} last (events.jsonl, line {event}): \
                      changed behind the mount",
@@ -77,6 +78,7 @@ fn check_claude(setting: &Setting<'_>, chain: &Chain, profile: &str, faults: &mu
 fn check_slot(
     setting: &Setting<'_>,
     file: &str,
+    format: &Format,
     known: Option<&(String, u64)>,
 ) -> Result<(), (&'static str, String)> {
     let path = setting.layout.tree(file);
@@ -92,18 +94,19 @@ fn check_slot(
         ));
     }
     let bytes = Zeroizing::new(fs::read(&path).map_err(unreadable)?);
-    let login = match credential::parse_claude(&bytes) {
+    let login = match format.read(&bytes) {
         Ok(CredentialFile::Login(login)) => login,
         Ok(CredentialFile::Stub) => return Err(("credential", "holds no login".into())),
         Err(e) => return Err(("credential", e.to_string())),
     };
-    let fingerprint = login.fingerprint.to_string();
+    let fingerprint = login.fingerprint.as_ref().map(ToString::to_string);
+    let held = fingerprint.or_else(|| login.account()).unwrap_or_default();
     match known {
-        Some((recorded, event)) if *recorded != fingerprint => Err((
+        Some((recorded, event)) if *recorded != held => Err((
             "identity",
             format!(
-                "holds the login {fingerprint}, but {recorded} was put there (events.jsonl, line {event}): changed \
-                 behind the mount"
+                "holds the login {held}, but {recorded} was put there (events.jsonl, line {event}): changed behind \
+                 the mount"
             ),
         )),
         _ => Ok(()),

@@ -51,6 +51,8 @@ pub(in crate::exchange) enum Grounds {
 pub(in crate::exchange) struct Submission<'a> {
     pub slot: &'a SlotName,
     pub bytes: &'a [u8],
+    /// Whose the operator's `identity_command` says they are, if it was asked and has answered.
+    pub account: Option<&'a str>,
     pub grounds: Grounds,
     /// The uid and gid of a new slot, where we may give files away; a slot that exists keeps its own.
     pub owner: Option<(u32, u32)>,
@@ -94,7 +96,7 @@ pub(in crate::exchange) struct Accepted {
     pub changed: bool,
 }
 
-/// What `.credentials.json` is.
+/// What the live file is on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::exchange) enum Live {
     Absent,

@@ -1,9 +1,14 @@
 //! The guard around slots and live links: what becomes of each operation on a guarded name.
 
+mod accounts;
 pub(in crate::exchange) mod change;
+mod notice;
 pub(in crate::exchange) mod profile;
-mod refresh_lock;
+pub(in crate::exchange::files) mod record;
+pub(in crate::exchange) mod refresh_lock;
+pub(in crate::exchange) mod sidecar;
 pub(super) mod slot;
+mod start;
 
 use crate::exchange::events::members;
 use crate::exchange::files::access::Operation;
@@ -12,7 +17,7 @@ use crate::exchange::files::nodes::{Node, Plain, SlotNode};
 use crate::exchange::files::process::Process;
 use crate::exchange::files::{FileEntry, Files, OpenFile, Opened, SetAttr};
 use crate::exchange::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
-use crate::rules::credential::{self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName, Verdict};
+use crate::rules::credential::{self, GuardedName, MAX_CREDENTIAL_BYTES, SlotName, Verdict, Witness};
 use crate::rules::{Refusal, Rule};
 use crate::wire::time::Timestamp;
 use change::{Accepted, Change, Fault, Grounds, Live, Submission};
@@ -26,6 +31,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
+use zeroize::Zeroizing;
 
 const WHOLE_FILE: &str = "Write the whole file, in place or by a temp file renamed over it.";
 
@@ -37,20 +43,31 @@ pub(in crate::exchange::files) fn too_long() -> Refusal {
     )
 }
 
+/// A guarded name that a login stands under. Sidecars and the notice are ordinary files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::exchange::files) enum LoginName {
+    Live,
+    Slot(SlotName),
+}
+
 /// What a name in a directory is guarded as, and where.
 pub(in crate::exchange::files) fn guarded<'a>(
     dir: &'a Plain,
     name: &OsStr,
-) -> Option<(&'a Arc<Profile>, GuardedName)> {
+) -> Option<(&'a Arc<Profile>, LoginName)> {
     let profile = dir.top()?;
-    Some((profile, GuardedName::of(name.as_bytes())?))
+    match GuardedName::of(&profile.config.format, name.as_bytes())? {
+        GuardedName::Live => Some((profile, LoginName::Live)),
+        GuardedName::Slot(slot) => Some((profile, LoginName::Slot(slot))),
+        GuardedName::Sidecar(_) | GuardedName::Notice => None,
+    }
 }
 
 /// The tree's path of a guarded name.
-fn guarded_path(profile: &Profile, name: &GuardedName) -> String {
+fn guarded_path(profile: &Profile, name: &LoginName) -> String {
     match name {
-        GuardedName::LiveLink => profile.path(LIVE_LINK),
-        GuardedName::Slot(slot) => profile.slot_path(slot),
+        LoginName::Live => profile.path(profile.live_name()),
+        LoginName::Slot(slot) => profile.slot_path(slot),
     }
 }
 
@@ -61,7 +78,7 @@ impl Files {
         caller: &Caller,
         operation: &'static str,
         profile: &Profile,
-        name: &GuardedName,
+        name: &LoginName,
         advice: impl Into<String>,
     ) -> Denied {
         let path = guarded_path(profile, name);
@@ -79,12 +96,51 @@ impl Files {
         slot: &SlotName,
         bytes: &[u8],
     ) -> Result<Accepted, Fault> {
+        self.submit_for_operator(profile, slot, bytes, Grounds::Adopted)
+    }
+
+    /// Puts a login that the operator brings into a new slot, the profile's first as its live one.
+    pub(in crate::exchange) fn add(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+    ) -> Result<Accepted, Fault> {
+        self.submit_for_operator(profile, slot, bytes, Grounds::Judged(Witness::default()))
+    }
+
+    fn submit_for_operator(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+        bytes: &[u8],
+        grounds: Grounds,
+    ) -> Result<Accepted, Fault> {
         let now = self.office_io()?.now();
         let dir = profile.dir.metadata()?;
         let owner = self.as_root.then_some((dir.uid(), dir.gid()));
-        let note = |change: &Change<'_>| self.note(&Actor::Operator, profile, change);
-        let grounds = Grounds::Adopted;
-        profile.submit(Submission { slot, bytes, grounds, owner, link_first: false, now }, &note)
+        let account = self.ask_account(profile, slot, bytes);
+        let (account, link_first) = (account.as_deref(), profile.is_unused()?);
+        self.submit(
+            &Actor::Operator,
+            profile,
+            Submission { slot, bytes, account, grounds, owner, link_first, now },
+        )
+    }
+
+    /// Submits bytes for a slot, and keeps what is known of their account.
+    pub(in crate::exchange::files) fn submit(
+        &self,
+        by: &Actor,
+        profile: &Profile,
+        submission: Submission<'_>,
+    ) -> Result<Accepted, Fault> {
+        let note = |change: &Change<'_>| self.note(by, profile, change);
+        let accepted = profile.submit(submission, &note)?;
+        if submission.account.is_some() {
+            self.keep_accounts(profile);
+        }
+        Ok(accepted)
     }
 
     /// Writes a change's event, on disk where that was asked for: never a token, never a whole hash.
@@ -113,9 +169,14 @@ impl Files {
             "profile": profile.name.as_str(), "slot": slot.as_str(), "by": by.to_string(),
         };
         if let Some(credential) = credential {
-            let expires = Timestamp(credential.expires_at_ms.saturating_mul(1000));
-            fields.insert("fingerprint".to_owned(), credential.fingerprint.to_string().into());
-            fields.insert("expires_at".to_owned(), expires.to_string().into());
+            if let Some(fingerprint) = &credential.fingerprint {
+                fields.insert("fingerprint".to_owned(), fingerprint.to_string().into());
+            }
+            accounts::tell(credential, &mut fields);
+            if let Some(ms) = credential.expires_at_ms {
+                let expires = Timestamp(ms.saturating_mul(1000));
+                fields.insert("expires_at".to_owned(), expires.to_string().into());
+            }
         }
         match change {
             Change::Goes { quarantine, .. } => {
@@ -151,7 +212,7 @@ impl Files {
         }
         let present = read_up_to_limit(&file)?;
         let emptied = flags.contains(OFlags::TRUNC) && !present.is_empty();
-        let bytes = if emptied { Vec::new() } else { present };
+        let bytes = if emptied { Zeroizing::default() } else { present };
         let (profile, slot) = (node.profile.clone(), node.slot.clone());
         let writer = SlotWriter::new(profile, slot, false, caller, bytes, emptied);
         Ok(OpenFile { opened: Opened::SlotWriter(writer) })
@@ -162,25 +223,27 @@ impl Files {
         &self,
         caller: &Caller,
         profile: &Arc<Profile>,
-        name: GuardedName,
+        name: LoginName,
         flags: OFlags,
     ) -> Outcome<(FileEntry, OpenFile)> {
         let (slot, link_first) = match name {
-            GuardedName::LiveLink => match profile.live()? {
+            LoginName::Live => match profile.live()? {
                 Live::Absent => match profile.check_unused() {
                     Ok(()) => (SlotName::first(), true),
                     Err(Fault::Io(e)) => return Err(Denied::Io(e)),
                     Err(Fault::Broke(refusal)) => {
-                        let path = profile.path(LIVE_LINK);
+                        let path = profile.path(profile.live_name());
                         let attempt = Attempt { operation: "create", path: &path, bytes: &[] };
                         return Err(self.refuse(caller, attempt, refusal));
                     }
                 },
+                // Agents see no link here, so it is not the kernel that follows it.
+                Live::To(slot) if profile.shows_a_file() => (slot, false),
                 Live::To(_) | Live::Other => return Err(Denied::os(libc::EEXIST)),
             },
-            GuardedName::Slot(slot) => (slot, false),
+            LoginName::Slot(slot) => (slot, false),
         };
-        if let Some(handle) = fd::find(&profile.dir, OsStr::new(&slot.file_name()))? {
+        if let Some(handle) = fd::find(&profile.dir, OsStr::new(&profile.slot_file_name(&slot)))? {
             if flags.contains(OFlags::EXCL) || !handle.metadata()?.is_file() {
                 return Err(Denied::os(libc::EEXIST));
             }
@@ -204,7 +267,8 @@ impl Files {
             mtime: time,
             ctime: time,
         };
-        let writer = SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Vec::new(), true);
+        let writer =
+            SlotWriter::new(profile.clone(), slot.clone(), link_first, caller, Zeroizing::default(), true);
         let node = SlotNode::new(profile.clone(), slot, attr);
         Ok((self.nodes.entry(Node::Slot(node), attr), OpenFile { opened: Opened::SlotWriter(writer) }))
     }
@@ -220,14 +284,8 @@ impl Files {
         let whole = Node::Slot(node.clone());
         let standing =
             self.standing(caller, &Operation { name: "setattr", node: &whole, child: None }, true)?;
-        let (profile, name) = (&node.profile, GuardedName::Slot(node.slot.clone()));
+        let (profile, name) = (&node.profile, LoginName::Slot(node.slot.clone()));
         let attr = node.attr()?;
-        if let Some(mode) = change.mode
-            && mode & 0o7777 != 0o600
-        {
-            let advice = "A slot's mode is 0600 and stays so. Leave it, or chmod 600.";
-            return Err(self.refuse_identity(caller, "chmod", profile, &name, advice));
-        }
         if change.uid.is_some_and(|uid| uid != attr.uid) || change.gid.is_some_and(|gid| gid != attr.gid) {
             let advice =
                 "A slot keeps its owner and group. Leave them; the agents of the profile share its slots.";
@@ -251,6 +309,7 @@ impl Files {
                 self.check_owner(caller, standing, &handle.metadata()?)?;
             }
             if change.mode.is_some() {
+                // Whatever was asked for: copying programs give the modes of what they copied.
                 fd::chmod(&handle, 0o600)?;
             }
             if change.atime.is_some() || change.mtime.is_some() {
@@ -267,17 +326,18 @@ impl Files {
         &self,
         caller: &Caller,
         profile: &Arc<Profile>,
-        name: &GuardedName,
+        name: &LoginName,
     ) -> Outcome<Option<()>> {
         let slot = match name {
-            GuardedName::LiveLink if profile.live()? == Live::Absent => return Err(Denied::os(libc::ENOENT)),
-            GuardedName::LiveLink => {
+            LoginName::Live if profile.live()? == Live::Absent => return Err(Denied::os(libc::ENOENT)),
+            LoginName::Live => {
                 let advice = format!(
-                    "The live link is never removed: to use another login, ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}."
+                    "The live login is never removed: to use another, {}.",
+                    profile.config.format.switch_command("<slot>")
                 );
                 return Err(self.refuse_identity(caller, "unlink", profile, name, advice));
             }
-            GuardedName::Slot(slot) => slot,
+            LoginName::Slot(slot) => slot,
         };
         if profile.slot_handle(slot)?.is_none() {
             return Ok(None);
@@ -309,8 +369,8 @@ impl Files {
         target: &OsStr,
         perform: impl FnOnce() -> io::Result<()>,
     ) -> Outcome<()> {
-        let link = GuardedName::LiveLink;
-        let slot = match credential::link_target(target.as_bytes()) {
+        let link = LoginName::Live;
+        let slot = match credential::link_target(&profile.config.format, target.as_bytes()) {
             Ok(slot) => slot,
             Err(refusal) => {
                 return Err(self.refuse_identity(caller, operation, profile, &link, refusal.advice));
@@ -319,7 +379,7 @@ impl Files {
         let office = self.office()?;
         let by = office.actor(caller);
         let note = |change: &Change<'_>| self.note(&by, profile, change);
-        match profile.switch(&slot, office.now(), perform, &note) {
+        match profile.switch(&slot, office.now(), false, perform, &note) {
             Ok(_) => Ok(()),
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
             Err(Fault::Broke(refusal)) => {
@@ -340,8 +400,8 @@ impl Files {
         let source = fd::at(&dir.handle, name)?;
         let from = source.metadata()?;
         let source_guard = guarded(dir, name).filter(|(_, guard)| match guard {
-            GuardedName::LiveLink => true,
-            GuardedName::Slot(_) => from.is_file(),
+            LoginName::Live => true,
+            LoginName::Slot(_) => from.is_file(),
         });
         let target_guard = guarded(new_dir, new_name);
         if let Some((profile, guard)) = source_guard {
@@ -349,10 +409,11 @@ impl Files {
                 return Ok(Some(())); // as rename(2) does of a name to itself
             }
             let advice = match guard {
-                GuardedName::LiveLink => format!(
-                    "The live link stays where it is: to use another login, ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}."
+                LoginName::Live => format!(
+                    "The live login stays where it is: to use another, {}.",
+                    profile.config.format.switch_command("<slot>")
                 ),
-                GuardedName::Slot(_) => {
+                LoginName::Slot(_) => {
                     "A slot stays where it is. To use it, point the live link at it.".to_owned()
                 }
             };
@@ -362,8 +423,8 @@ impl Files {
         let present = fd::find(&new_dir.handle, new_name)?;
         let occupied = match (&guard, &present) {
             (_, None) => false,
-            (GuardedName::LiveLink, Some(_)) => true,
-            (GuardedName::Slot(_), Some(present)) => present.metadata()?.is_file(),
+            (LoginName::Live, Some(_)) => true,
+            (LoginName::Slot(_), Some(present)) => present.metadata()?.is_file(),
         };
         if flags.contains(RenameFlags::EXCHANGE) {
             if present.is_none() {
@@ -377,15 +438,15 @@ impl Files {
         }
         if from.is_symlink() {
             return match guard {
-                GuardedName::LiveLink => {
+                LoginName::Live => {
                     let target = fd::read_link(&source)?;
                     self.switch_by(caller, "rename", profile, &target, || {
                         Ok(rustix::fs::renameat(&dir.handle, name, &new_dir.handle, new_name)?)
                     })
                     .map(Some)
                 }
-                GuardedName::Slot(_) if !occupied => Ok(None),
-                GuardedName::Slot(_) => {
+                LoginName::Slot(_) if !occupied => Ok(None),
+                LoginName::Slot(_) => {
                     let advice = format!("A slot is a file and never becomes a link. {WHOLE_FILE}");
                     Err(self.refuse_identity(caller, "rename", profile, &guard, advice))
                 }
@@ -409,17 +470,17 @@ impl Files {
     fn rename_login(
         &self,
         caller: &Caller,
-        (source, profile, guard): (&File, &Arc<Profile>, GuardedName),
+        (source, profile, guard): (&File, &Arc<Profile>, LoginName),
     ) -> Outcome<()> {
         let (slot, link_first) = match guard {
-            GuardedName::Slot(slot) => (slot, false),
-            GuardedName::LiveLink => match profile.live()? {
+            LoginName::Slot(slot) => (slot, false),
+            LoginName::Live => match profile.live()? {
                 Live::To(slot) => (slot, false),
                 Live::Absent if profile.slots()?.is_empty() => (SlotName::first(), true),
                 Live::Absent | Live::Other => {
                     let bytes = read_up_to_limit(&fd::reopen(source, OFlags::RDONLY)?)?;
                     let refusal = Refusal::new(Rule::Identity, profile.switch_first());
-                    let path = profile.path(LIVE_LINK);
+                    let path = profile.path(profile.live_name());
                     return Err(self.refuse(
                         caller,
                         Attempt { operation: "rename", path: &path, bytes: &bytes },
@@ -436,14 +497,14 @@ impl Files {
         let now = self.office()?.now();
         let grounds = Grounds::Judged(profile.witness(Process::of(caller.pid), now)?);
         let by = self.office()?.actor(caller);
-        let note = |change: &Change<'_>| self.note(&by, profile, change);
         let owner = self.new_owner(caller);
-        let submission = Submission { slot: &slot, bytes: &bytes, grounds, owner, link_first, now };
-        match profile.submit(submission, &note) {
+        let account = self.ask_account(profile, &slot, &bytes);
+        let account = account.as_deref();
+        let submission = Submission { slot: &slot, bytes: &bytes, account, grounds, owner, link_first, now };
+        match self.submit(&by, profile, submission) {
             Ok(_) => Ok(()),
             Err(Fault::Broke(refusal)) => {
-                let path = profile.slot_path(&slot);
-                Err(self.refuse(caller, Attempt { operation: "rename", path: &path, bytes: &bytes }, refusal))
+                Err(self.refuse_login(caller, "rename", (profile, &slot), &bytes, refusal))
             }
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
         }

@@ -1,15 +1,16 @@
 //! One profile on disk: its slots and its live link. What the guard decides is committed here.
 
+use super::accounts::Accounts;
 use super::change::{Accepted, Change, Fault, Grounds, Live, Note, Submission};
 use super::refresh_lock::Holder;
 use crate::exchange::config::ProfileConfig;
 use crate::exchange::events::Event;
 use crate::exchange::files::fd::{self, FileKey};
 use crate::rules::credential::{
-    self, GuardedName, LIVE_LINK, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict, Witness,
+    self, GuardedName, HALF_MADE, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict,
 };
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::{Credential, CredentialFile, parse_claude};
+use crate::wire::credential::{Credential, CredentialFile, Fingerprint, LiveKind};
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -21,18 +22,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// How the names of a half-made slot or link begin. Hidden from the tree, swept at the next start.
-pub(in crate::exchange::files) const HALF_MADE: &str = ".baton-half-made.";
+use zeroize::Zeroizing;
 
 /// Names of events, which a start reads again.
 pub(in crate::exchange::files) const SWITCHED: &str = "credential-switched";
 pub(in crate::exchange::files) const UNLINKED: &str = "credential-unlinked";
 pub(in crate::exchange::files) const REMOVED: &str = "credential-removed";
-
-fn is_half_made(name: &str) -> bool {
-    name.starts_with(HALF_MADE) && !name.contains('/')
-}
 
 /// What was last decided about a slot, and when.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +39,7 @@ pub(in crate::exchange) struct LastVerdict {
 /// A slot's content as it was read. While `file` is open, no other file can get its inode number.
 struct Seen {
     file: File,
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
     metadata: Metadata,
 }
 
@@ -55,9 +50,13 @@ pub(in crate::exchange) struct Profile {
     pub(in crate::exchange::files) dir: Arc<File>,
     pub(in crate::exchange::files) key: FileKey,
     /// Held while a slot or the live link is replaced.
-    commit: Mutex<()>,
+    pub(super) commit: Mutex<()>,
     pub(in crate::exchange::files) refresh_holder: Mutex<Option<Holder>>,
     last: Mutex<BTreeMap<SlotName, LastVerdict>>,
+    /// What the operator's `identity_command` said of the slots' logins.
+    pub(in crate::exchange::files) accounts: Accounts,
+    /// The slots whose change behind the mount has its event, with the login that they then held.
+    pub(super) drifts_told: Mutex<BTreeMap<SlotName, Option<Fingerprint>>>,
     next_half_made: AtomicU64,
 }
 
@@ -85,6 +84,8 @@ impl Profile {
             commit: Mutex::default(),
             refresh_holder: Mutex::default(),
             last: Mutex::default(),
+            accounts: Accounts::default(),
+            drifts_told: Mutex::default(),
             next_half_made: AtomicU64::new(0),
         };
         profile.finish(recent)?;
@@ -96,56 +97,24 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Does what the events tell of and a crash prevented.
-    fn finish(&self, recent: &[Event]) -> io::Result<()> {
-        let mut slots: BTreeMap<SlotName, &Event> = BTreeMap::new();
-        let mut selected = None;
-        for event in recent.iter().filter(|event| event.text("profile") == Some(&self.name)) {
-            let Some(slot) = event.text("slot").and_then(SlotName::parse) else { continue };
-            match event.event.as_str() {
-                SWITCHED => selected = Some(slot),
-                UNLINKED => selected = None,
-                _ => drop(slots.insert(slot, event)),
-            }
-        }
-        for (slot, event) in slots {
-            let is_its_login = |bytes: &[u8]| {
-                login(bytes).is_some_and(|l| event.text("fingerprint") == Some(&l.fingerprint.to_string()))
-            };
-            if event.event == REMOVED {
-                let held = self.slot_bytes(&slot)?;
-                if held.is_some_and(|bytes| is_its_login(&bytes)) && self.live()? != Live::To(slot.clone()) {
-                    rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty())?;
-                    tracing::info!(profile = self.name, %slot, "finished a removal that a crash interrupted");
-                }
-                continue;
-            }
-            let Some(staged) = event.text("staged").filter(|name| is_half_made(name)) else { continue };
-            let Some(handle) = fd::find(&self.dir, OsStr::new(staged))? else { continue };
-            let bytes = read_up_to_limit(&fd::reopen(&handle, OFlags::RDONLY)?)?;
-            if !is_its_login(&bytes) {
-                continue;
-            }
-            if event.members.contains_key("link_first") && self.live()? == Live::Absent {
-                self.link_first(&slot, &handle)?;
-            }
-            rustix::fs::renameat(&self.dir, staged, &self.dir, slot.file_name().as_str())?;
-            tracing::info!(profile = self.name, %slot, "finished a write that a crash interrupted");
-        }
-        if let Some(slot) = selected
-            && self.slot_handle(&slot)?.is_some()
-            && matches!(self.live()?, Live::Absent | Live::To(_))
-            && self.live()? != Live::To(slot.clone())
-        {
-            self.relink(&slot)?;
-            tracing::info!(profile = self.name, %slot, "finished a switch that a crash interrupted");
-        }
-        Ok(())
-    }
-
     /// A slot of this profile, to word refusals.
     pub fn slot_ref<'a>(&'a self, slot: &'a SlotName) -> SlotRef<'a> {
-        SlotRef { profile: &self.name, slot }
+        SlotRef { format: &self.config.format, profile: &self.name, slot }
+    }
+
+    /// The live file's name.
+    pub fn live_name(&self) -> &str {
+        &self.config.format.live
+    }
+
+    /// Whether agents see a regular file where the live link is on disk.
+    pub fn shows_a_file(&self) -> bool {
+        self.config.format.kind == LiveKind::File
+    }
+
+    /// A slot's file name.
+    pub fn slot_file_name(&self, slot: &SlotName) -> String {
+        self.config.format.slot_file(slot)
     }
 
     /// A name's path in the tree.
@@ -155,9 +124,8 @@ impl Profile {
 
     /// A slot's path in the tree.
     pub fn slot_path(&self, slot: &SlotName) -> String {
-        self.path(&slot.file_name())
+        self.path(&self.slot_file_name(slot))
     }
-
     fn names(&self) -> io::Result<Vec<Vec<u8>>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.dir)? {
@@ -170,7 +138,7 @@ impl Profile {
     pub fn slots(&self) -> io::Result<Vec<SlotName>> {
         let mut slots = Vec::new();
         for name in self.names()? {
-            if let Some(GuardedName::Slot(slot)) = GuardedName::of(&name)
+            if let Some(GuardedName::Slot(slot)) = GuardedName::of(&self.config.format, &name)
                 && self.slot_handle(&slot)?.is_some()
             {
                 slots.push(slot);
@@ -182,7 +150,7 @@ impl Profile {
 
     /// A handle to a slot's file; `None` where no regular file has its name.
     pub(in crate::exchange::files) fn slot_handle(&self, slot: &SlotName) -> io::Result<Option<File>> {
-        let handle = fd::find(&self.dir, OsStr::new(&slot.file_name()))?;
+        let handle = fd::find(&self.dir, OsStr::new(&self.slot_file_name(slot)))?;
         Ok(match handle {
             Some(handle) if handle.metadata()?.is_file() => Some(handle),
             _ => None,
@@ -208,18 +176,41 @@ impl Profile {
     }
 
     /// A slot's bytes.
-    pub fn slot_bytes(&self, slot: &SlotName) -> io::Result<Option<Vec<u8>>> {
+    pub fn slot_bytes(&self, slot: &SlotName) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
         Ok(self.see(slot)?.map(|seen| seen.bytes))
+    }
+
+    /// The login in a text, if there is one.
+    pub fn login(&self, bytes: &[u8]) -> Option<Credential> {
+        self.config.format.login(bytes)
+    }
+
+    /// The login that a text in this slot is, with the account that the operator's command found it to be.
+    pub fn slot_login(&self, slot: &SlotName, bytes: &[u8]) -> Option<Credential> {
+        self.login(bytes).map(|login| self.accounts.complete(slot, login))
+    }
+
+    /// The other slot that holds this login's account.
+    fn elsewhere(&self, slot: &SlotName, login: &CredentialFile) -> Option<SlotName> {
+        let CredentialFile::Login(login) = login else { return None };
+        let holds_it = |other: &SlotName| {
+            let bytes = self.slot_bytes(other).ok().flatten();
+            let held = bytes.and_then(|bytes| self.slot_login(other, &bytes));
+            held.is_some_and(|held| credential::is_same_login(&held, login))
+        };
+        self.slots().ok()?.into_iter().find(|other| other != slot && holds_it(other))
     }
 
     /// What the live link is.
     pub fn live(&self) -> io::Result<Live> {
-        let Some(handle) = fd::find(&self.dir, OsStr::new(LIVE_LINK))? else { return Ok(Live::Absent) };
+        let Some(handle) = fd::find(&self.dir, OsStr::new(self.live_name()))? else {
+            return Ok(Live::Absent);
+        };
         if !handle.metadata()?.is_symlink() {
             return Ok(Live::Other);
         }
         let target = fd::read_link(&handle)?;
-        Ok(credential::link_target(target.as_bytes()).map_or(Live::Other, Live::To))
+        Ok(credential::link_target(&self.config.format, target.as_bytes()).map_or(Live::Other, Live::To))
     }
 
     /// Replaces a slot's content, if there are grounds to.
@@ -234,25 +225,43 @@ impl Profile {
             Err(Fault::Broke(_)) => "refused",
             Err(Fault::Io(_)) => return outcome,
         };
-        self.last.lock().insert(submission.slot.clone(), LastVerdict { name, at: submission.now });
+        self.set_last_verdict(submission.slot, name, submission.now);
+        if outcome.is_ok() {
+            self.settle_notice(submission.slot);
+        }
         outcome
     }
 
     fn try_submit(&self, submission: Submission<'_>, note: Note<'_>) -> Result<Accepted, Fault> {
-        let Submission { slot, bytes, grounds, owner, link_first, now } = submission;
-        let new = parse_claude(bytes).map_err(|e| {
+        let Submission { slot, bytes, account, grounds, owner, link_first, now } = submission;
+        let mut new = self.config.format.read(bytes).map_err(|e| {
             let what = format!(
                 "These bytes are no login ({e}), so slot {slot} keeps its own. Write the whole file."
             );
             Refusal::new(Rule::Identity, what)
         })?;
+        if let CredentialFile::Login(login) = &mut new {
+            Accounts::add(login, account);
+        }
         let at = self.slot_ref(slot);
         loop {
             let seen = self.see(slot)?;
-            let old = seen.as_ref().and_then(|seen| login(&seen.bytes));
+            let old = seen.as_ref().and_then(|seen| match account {
+                Some(_) => self.slot_login(slot, &seen.bytes),
+                // Nobody said whose the new login is: the files' own evidence decides.
+                None => self.login(&seen.bytes),
+            });
             let verdict = match grounds {
                 Grounds::Judged(witness) => {
-                    Some(credential::judge(at, old.as_ref(), &new, witness, now, self.config.strict)?)
+                    let compared = match account {
+                        Some(_) => old.as_ref(),
+                        None => self.compared_with(slot, old.as_ref(), &new)?,
+                    };
+                    let judged = credential::judge(at, compared, &new, witness, now, self.config.strict);
+                    Some(
+                        judged
+                            .map_err(|mismatch| mismatch.refusal(at, self.elsewhere(slot, &new).as_ref()))?,
+                    )
                 }
                 Grounds::Adopted => None,
             };
@@ -269,14 +278,16 @@ impl Profile {
             if link_first {
                 self.check_unused()?;
             }
-            let changed = seen.as_ref().is_none_or(|seen| seen.bytes != bytes);
+            let changed = seen.as_ref().is_none_or(|seen| seen.bytes.as_slice() != bytes);
             if changed {
                 let kept = seen.as_ref().map(|seen| (seen.metadata.uid(), seen.metadata.gid()));
                 let staged = self.stage(bytes, owner.and(kept).or(owner))?;
                 let enters = Change::Enters { slot, verdict, credential, staged: Some(&staged), link_first };
                 let noted = note(&enters);
                 let done = match &noted {
-                    Ok(()) => self.publish(slot, &staged, link_first),
+                    Ok(()) => self
+                        .drop_sidecar(slot, verdict, credential)
+                        .and_then(|()| self.publish(slot, &staged, link_first)),
                     Err(_) => Ok(()),
                 };
                 let stays = Change::Stays { slot, credential: old.as_ref() };
@@ -290,6 +301,8 @@ impl Profile {
             } else if verdict != Some(Verdict::Unchanged) {
                 note(&Change::Enters { slot, verdict, credential, staged: None, link_first: false })?;
             }
+            self.accounts.keep(slot, credential);
+            self.renew_sidecar(slot, verdict, credential, now);
             drop(commit);
             // Keeping the old file open until here is what makes `is_still` exact.
             drop(seen.map(|seen| seen.file));
@@ -298,8 +311,16 @@ impl Profile {
     }
 
     /// Whether a login may become the profile's first: no link, no slot.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn is_unused(&self) -> io::Result<bool> {
+        Ok(self.live()? == Live::Absent && self.slots()?.is_empty())
+    }
+
+    /// As [`Profile::is_unused`], with the refusal.
     pub(in crate::exchange::files) fn check_unused(&self) -> Result<(), Fault> {
-        if self.live()? == Live::Absent && self.slots()?.is_empty() {
+        if self.is_unused()? {
             return Ok(());
         }
         Err(Refusal::new(Rule::Identity, self.switch_first()).into())
@@ -309,8 +330,9 @@ impl Profile {
     pub(in crate::exchange::files) fn switch_first(&self) -> String {
         format!(
             "{} selects no slot, so it is not known whose login this is. Switch first: \
-             ln -sfn {LIVE_LINK}.<slot> {LIVE_LINK}, then write again.",
-            self.path(LIVE_LINK)
+             {}, then write again.",
+            self.path(self.live_name()),
+            self.config.format.switch_command("<slot>")
         )
     }
 
@@ -322,7 +344,7 @@ impl Profile {
 
     /// Writes a slot's coming content to a hidden file, on disk when it returns. Always a fresh file: one
     /// that a writer made could still be open or have another name, through which it could be changed unjudged.
-    fn stage(&self, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<String> {
+    pub(super) fn stage(&self, bytes: &[u8], owner: Option<(u32, u32)>) -> io::Result<String> {
         let half_made = self.half_made();
         let done = (|| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -347,14 +369,14 @@ impl Profile {
         if link_first && let Some(handle) = fd::find(&self.dir, OsStr::new(staged))? {
             self.link_first(slot, &handle)?;
         }
-        Ok(rustix::fs::renameat(&self.dir, staged, &self.dir, slot.file_name().as_str())?)
+        Ok(rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(slot).as_str())?)
     }
 
     /// Makes a profile's first live link, its owner the slot's.
-    fn link_first(&self, slot: &SlotName, staged: &File) -> io::Result<()> {
-        rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, LIVE_LINK)?;
+    pub(super) fn link_first(&self, slot: &SlotName, staged: &File) -> io::Result<()> {
+        rustix::fs::symlinkat(self.slot_file_name(slot).as_str(), &self.dir, self.live_name())?;
         let owner = staged.metadata()?;
-        if let Some(link) = fd::find(&self.dir, OsStr::new(LIVE_LINK))?
+        if let Some(link) = fd::find(&self.dir, OsStr::new(self.live_name()))?
             && link.metadata()?.uid() != owner.uid()
         {
             fd::chown(&link, Some(owner.uid()), Some(owner.gid()))?;
@@ -362,11 +384,13 @@ impl Profile {
         Ok(())
     }
 
-    /// Points the live link at a slot by `perform`, if the slot may be switched to.
+    /// Points the live link at a slot by `perform`, if the slot may be switched to. `even_if_expired`: the
+    /// operator's word that its refresh token lives.
     pub(in crate::exchange) fn switch(
         &self,
         slot: &SlotName,
         now: Timestamp,
+        even_if_expired: bool,
         perform: impl FnOnce() -> io::Result<()>,
         note: Note<'_>,
     ) -> Result<Credential, Fault> {
@@ -381,11 +405,13 @@ impl Profile {
             }
             Err(e) => return Err(stale(format!("Slot {slot} of {name} can't be read ({e}).")).into()),
         };
-        let Some(credential) = login(&bytes) else {
+        let Some(credential) = self.slot_login(slot, &bytes) else {
             let what = format!("Slot {slot} of {name} holds no readable login; write one to it first.");
             return Err(stale(what).into());
         };
-        credential::check_fresh(self.slot_ref(slot), &credential, now)?;
+        if !even_if_expired {
+            credential::check_fresh(self.slot_ref(slot), &credential, now)?;
+        }
         let live = self.live()?;
         note(&Change::Selects { slot, credential: &credential })?;
         if let Err(error) = perform() {
@@ -404,8 +430,8 @@ impl Profile {
     /// Points the live link at a slot, whatever it was.
     pub(in crate::exchange) fn relink(&self, slot: &SlotName) -> io::Result<()> {
         let half_made = self.half_made();
-        rustix::fs::symlinkat(slot.file_name().as_str(), &self.dir, half_made.as_str())?;
-        rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, LIVE_LINK)?;
+        rustix::fs::symlinkat(self.slot_file_name(slot).as_str(), &self.dir, half_made.as_str())?;
+        rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, self.live_name())?;
         Ok(())
     }
 
@@ -426,40 +452,25 @@ impl Profile {
                 return Err(Refusal::new(Rule::Identity, what).into());
             }
             if self.is_still(slot, Some(&seen))? {
-                let credential = login(&seen.bytes);
+                let credential = self.slot_login(slot, &seen.bytes);
                 let credential = credential.as_ref();
                 note(&Change::Goes { slot, credential, quarantine: &quarantine })?;
-                let gone = rustix::fs::unlinkat(&self.dir, slot.file_name().as_str(), AtFlags::empty());
+                let gone =
+                    rustix::fs::unlinkat(&self.dir, self.slot_file_name(slot).as_str(), AtFlags::empty());
                 if gone.is_err() && note(&Change::Stays { slot, credential }).is_err() {
                     tracing::error!(profile = self.name, %slot, "a removal that failed could not be noted");
                 }
-                return Ok(gone.map(|()| true)?);
+                gone?;
+                // Best effort: without its slot a sidecar tells of nothing.
+                let _ = self.remove_sidecar(slot);
+                return Ok(true);
             }
         }
     }
 
-    /// Takes in a login that lies where the live link belongs, as a program left it before there was a
-    /// guard: it becomes the first slot. `None` where there is nothing to take in.
-    pub(in crate::exchange::files) fn take_in(
-        &self,
-        as_root: bool,
-        now: Timestamp,
-        note: Note<'_>,
-    ) -> Result<Option<Accepted>, Fault> {
-        let slot = SlotName::first();
-        let Some(handle) = fd::find(&self.dir, OsStr::new(LIVE_LINK))? else { return Ok(None) };
-        if !handle.metadata()?.is_file() || self.slot_handle(&slot)?.is_some() {
-            return Ok(None);
-        }
-        let file = fd::reopen(&handle, OFlags::RDONLY)?;
-        let bytes = read_up_to_limit(&file)?;
-        let metadata = file.metadata()?;
-        let owner = as_root.then_some((metadata.uid(), metadata.gid()));
-        let grounds = Grounds::Judged(Witness::default());
-        let submission = Submission { slot: &slot, bytes: &bytes, grounds, owner, link_first: false, now };
-        let accepted = self.submit(submission, note)?;
-        self.relink(&slot)?;
-        Ok(Some(accepted))
+    /// Remembers what was decided about a slot.
+    pub fn set_last_verdict(&self, slot: &SlotName, name: &'static str, at: Timestamp) {
+        self.last.lock().insert(slot.clone(), LastVerdict { name, at });
     }
 
     /// What was last decided about a slot since the start.
@@ -472,17 +483,11 @@ fn fd_chown(file: &File, uid: u32, gid: u32) -> io::Result<()> {
     Ok(rustix::fs::fchown(file, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)))?)
 }
 
-/// The login in a text, if there is one.
-pub(in crate::exchange) fn login(bytes: &[u8]) -> Option<Credential> {
-    match parse_claude(bytes) {
-        Ok(CredentialFile::Login(credential)) => Some(credential),
-        _ => None,
-    }
-}
-
 /// At most one byte more than a credential may have, so that the caller sees what is too long.
-pub(in crate::exchange::files) fn read_up_to_limit(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_CREDENTIAL_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+pub(in crate::exchange::files) fn read_up_to_limit(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let most = MAX_CREDENTIAL_BYTES as u64 + 1;
+    // Room for all of it: growing would leave copies behind that nobody wipes.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(file.metadata()?.len().min(most) as usize + 32));
+    file.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

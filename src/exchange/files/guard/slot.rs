@@ -1,18 +1,20 @@
 //! Writing a slot in place: what is written stays the writer's own until it is a whole login that the
 //! rule accepts; only then do readers see it.
 
-use super::change::{Change, Fault, Grounds, Submission};
+use super::change::{Fault, Grounds, Submission};
 use super::profile::Profile;
 use super::too_long;
 use crate::exchange::files::Files;
 use crate::exchange::files::process::Process;
+use crate::exchange::process::{Ending, ending};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
-use crate::rules::credential::{MAX_CREDENTIAL_BYTES, SlotName};
+use crate::rules::credential::{self, MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
-use crate::wire::json::{self, Value};
+use crate::wire::credential::{CredentialFile, Syntax};
 use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// One open(2) of a slot for writing.
 pub(in crate::exchange::files) struct SlotWriter {
@@ -24,13 +26,17 @@ pub(in crate::exchange::files) struct SlotWriter {
 }
 
 struct Draft {
-    bytes: Vec<u8>,
+    bytes: Zeroizing<Vec<u8>>,
+    /// Counts the changes, so that one who looked away sees whether there was another.
+    changes: u64,
     /// Something in `bytes` is neither published nor refused yet.
     pending: bool,
     /// The process that wrote last, since the last decision.
     written_by: Option<u32>,
     /// What was refused last. Buffered writers (Python's) try once more from the start when they close.
-    refused: Option<Vec<u8>>,
+    refused: Option<Zeroizing<Vec<u8>>>,
+    /// It was whole and could not be published for want of space or the like.
+    try_again: bool,
     /// Who answers for what is left at the last close.
     caller: Caller,
 }
@@ -47,41 +53,27 @@ impl Draft {
         self.bytes[offset..end].copy_from_slice(data);
     }
 
-    /// One JSON object, whole, with nothing but white space around it.
-    fn is_whole(&self) -> bool {
-        // Most drafts that are not whole show it in their last byte, without a parse.
-        self.bytes.trim_ascii_end().ends_with(b"}")
-            && matches!(json::parse(&self.bytes), Ok(Value::Object(_)))
-    }
-
     /// Back to the slot's content, because what was written is refused: gives that out.
-    fn start_over(&mut self, writer: &SlotWriter) -> io::Result<Vec<u8>> {
+    fn start_over(&mut self, writer: &SlotWriter) -> io::Result<Zeroizing<Vec<u8>>> {
         let kept = writer.profile.slot_bytes(&writer.slot)?.unwrap_or_default();
-        (self.pending, self.written_by) = (false, None);
+        (self.pending, self.written_by, self.try_again) = (false, None, false);
         Ok(std::mem::replace(&mut self.bytes, kept))
-    }
-
-    fn partial(&self, slot: &SlotName) -> Refusal {
-        let what = match json::parse(&self.bytes) {
-            _ if self.bytes.is_empty() => "it was emptied and nothing was written".to_owned(),
-            // Not the error itself, which may quote a key: what is in this file stays in it.
-            Err(e) => format!("what was written is not one whole JSON object (see byte {})", e.at),
-            Ok(_) => "what was written is not a JSON object".to_owned(),
-        };
-        Refusal::new(
-            Rule::Partial,
-            format!("Slot {slot} keeps its login, because {what}. Write the whole file before closing it."),
-        )
     }
 }
 
-/// What came of looking at a draft.
+/// What came of judging a draft.
 enum Decision {
-    NotWhole,
     Published,
-    Refused(Refusal, Vec<u8>),
+    Refused(Refusal, Zeroizing<Vec<u8>>),
     /// As before: recorded already.
     RefusedAgain(Refusal),
+}
+
+fn partial(slot: &SlotName, why: &str) -> Refusal {
+    Refusal::new(
+        Rule::Partial,
+        format!("Slot {slot} keeps its login, because {why}. Write the whole file before closing it."),
+    )
 }
 
 impl SlotWriter {
@@ -92,10 +84,11 @@ impl SlotWriter {
         slot: SlotName,
         link_first: bool,
         caller: &Caller,
-        bytes: Vec<u8>,
+        bytes: Zeroizing<Vec<u8>>,
         pending: bool,
     ) -> Self {
-        let draft = Draft { bytes, pending, written_by: None, refused: None, caller: caller.clone() };
+        let (written_by, refused, caller) = (None, None, caller.clone());
+        let draft = Draft { bytes, changes: 0, pending, written_by, refused, try_again: false, caller };
         SlotWriter { profile, slot, link_first, draft: Mutex::new(draft) }
     }
 
@@ -105,6 +98,11 @@ impl SlotWriter {
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(draft.bytes.len());
         let end = start.saturating_add(size).min(draft.bytes.len());
         draft.bytes[start..end].to_vec()
+    }
+
+    /// Whether it can be seen only at close(2) that a draft is whole.
+    fn is_whole_when_closed(&self) -> bool {
+        self.profile.config.format.syntax == Syntax::Yaml
     }
 
     /// The draft's length: what fstat() on the descriptor shows.
@@ -136,7 +134,8 @@ impl Files {
             return Err(self.too_long(caller, "write", &writer.profile, &writer.slot, &refused));
         }
         draft.put(offset, data);
-        self.changed(caller, writer, draft, process, "write")?;
+        let at_once = data.len() == draft.bytes.len() && self.is_foreign(writer, data, process)?;
+        self.changed(caller, writer, draft, process, ("write", at_once))?;
         Ok(data.len())
     }
 
@@ -159,29 +158,80 @@ impl Files {
             return Ok(());
         }
         draft.bytes.resize(len, 0);
-        self.changed(caller, writer, draft, process, "truncate")
+        self.changed(caller, writer, draft, process, ("truncate", false))
     }
 
-    /// Judges a changed draft at once if it is whole, so that the system call that made it so can fail.
+    /// Whether one write holds, by itself and beyond doubt, what its slot will not take, though it will be seen only at
+    /// close(2) that it is whole: many programs don't look at what close(2) says.
+    fn is_foreign(&self, writer: &SlotWriter, data: &[u8], process: Option<Process>) -> Outcome<bool> {
+        let SlotWriter { profile, slot, .. } = writer;
+        let format = &profile.config.format;
+        if !writer.is_whole_when_closed() || format.check_whole(data).is_err() {
+            return Ok(false);
+        }
+        let Ok(new) = format.read(data) else { return Ok(false) };
+        match new {
+            // A mapping in braces ends with them; lines might follow the others.
+            CredentialFile::Stub => Ok(data.trim_ascii_end().ends_with(b"}")),
+            CredentialFile::Login(_) if self.must_ask(profile, slot, data) => Ok(false),
+            CredentialFile::Login(_) => {
+                let now = self.office()?.now();
+                let held = profile.slot_bytes(slot)?.and_then(|bytes| profile.slot_login(slot, &bytes));
+                let witness = profile.witness(process, now)?;
+                let (at, strict) = (profile.slot_ref(slot), profile.config.strict);
+                Ok(credential::judge(at, held.as_ref(), &new, witness, now, strict).is_err())
+            }
+        }
+    }
+
+    /// Judges a changed draft at once if it is whole, so that the system call that made it so can fail; `at_once`:
+    /// in any case.
     fn changed(
         &self,
         caller: &Caller,
         writer: &SlotWriter,
         mut draft: MutexGuard<'_, Draft>,
         process: Option<Process>,
-        operation: &'static str,
+        (operation, at_once): (&'static str, bool),
     ) -> Outcome<()> {
         draft.pending = true;
+        draft.changes += 1;
         draft.written_by = Some(process.map_or(caller.pid, |process| process.tgid));
         draft.caller = caller.clone();
-        let decision = self.decide(caller, writer, &mut draft, process)?;
+        // Most drafts that are not whole show it in their last byte, without a parse.
+        let may_be_whole = !writer.is_whole_when_closed() && draft.bytes.trim_ascii_end().ends_with(b"}");
+        if at_once || (may_be_whole && writer.profile.config.format.check_whole(&draft.bytes).is_ok()) {
+            return self.judge_whole(caller, writer, draft, process, operation);
+        }
+        Ok(())
+    }
+
+    /// Judges a whole draft.
+    fn judge_whole<'a>(
+        &self,
+        caller: &Caller,
+        writer: &'a SlotWriter,
+        mut draft: MutexGuard<'a, Draft>,
+        process: Option<Process>,
+        operation: &'static str,
+    ) -> Outcome<()> {
+        let mut account = None;
+        if self.must_ask(&writer.profile, &writer.slot, &draft.bytes) {
+            let (bytes, changes) = (draft.bytes.clone(), draft.changes);
+            drop(draft); // the answer may take seconds
+            account = self.ask_account(&writer.profile, &writer.slot, &bytes);
+            draft = writer.draft.lock();
+            if draft.changes != changes {
+                return Ok(()); // whoever wrote meanwhile has it judged as it is now
+            }
+        }
+        let decision = self.decide(caller, writer, &mut draft, process, account.as_deref())?;
         drop(draft); // what follows writes refusals and quarantine
         match decision {
-            Decision::NotWhole | Decision::Published => Ok(()),
+            Decision::Published => Ok(()),
             Decision::RefusedAgain(refusal) => Err(Denied::Refused(refusal)),
             Decision::Refused(refusal, bytes) => {
-                let path = writer.profile.slot_path(&writer.slot);
-                Err(self.refuse(caller, Attempt { operation, path: &path, bytes: &bytes }, refusal))
+                Err(self.refuse_login(caller, operation, (&writer.profile, &writer.slot), &bytes, refusal))
             }
         }
     }
@@ -192,22 +242,19 @@ impl Files {
         writer: &SlotWriter,
         draft: &mut Draft,
         process: Option<Process>,
+        account: Option<&str>,
     ) -> Outcome<Decision> {
-        if !draft.is_whole() {
-            return Ok(Decision::NotWhole);
-        }
         let now = self.office()?.now();
         let SlotWriter { profile, slot, .. } = writer;
         let grounds = Grounds::Judged(profile.witness(process, now)?);
         // The slot exists once this descriptor's first login is published.
         let link_first = writer.link_first && profile.slot_handle(slot)?.is_none();
         let by = self.office()?.actor(caller);
-        let note = |change: &Change<'_>| self.note(&by, profile, change);
         let owner = self.new_owner(caller);
-        let submission = Submission { slot, bytes: &draft.bytes, grounds, owner, link_first, now };
-        match profile.submit(submission, &note) {
+        let submission = Submission { slot, bytes: &draft.bytes, account, grounds, owner, link_first, now };
+        match self.submit(&by, profile, submission) {
             Ok(_) => {
-                (draft.pending, draft.written_by) = (false, None);
+                (draft.pending, draft.written_by, draft.try_again) = (false, None, false);
                 Ok(Decision::Published)
             }
             Err(Fault::Broke(refusal)) => {
@@ -218,23 +265,35 @@ impl Files {
                 draft.refused = Some(refused.clone());
                 Ok(Decision::Refused(refusal, refused))
             }
-            Err(Fault::Io(e)) => Err(Denied::Io(e)),
+            Err(Fault::Io(e)) => {
+                draft.try_again = true;
+                Err(Denied::Io(e))
+            }
         }
     }
 
-    /// close(2) by a writer that leaves its draft incomplete fails, so that it hears of it; the refusal
-    /// is recorded at the last close, since another descriptor's write may still complete the draft.
+    /// close(2) by a writer: here a draft is judged that shows only now that it is whole. One that is left
+    /// incomplete fails, so that its writer hears of it; that refusal is recorded at the last close, since another
+    /// descriptor's write may still complete the draft.
     ///
     /// # Errors
-    /// `partial`.
+    /// `partial`, `identity`.
     pub(in crate::exchange::files) fn flush_slot(&self, caller: &Caller, writer: &SlotWriter) -> Outcome<()> {
         // A shell's redirection closes a copy before the first write, and its children close theirs.
-        let by = Process::of(caller.pid).map_or(caller.pid, |process| process.tgid);
+        let process = Process::of(caller.pid);
+        let by = process.map_or(caller.pid, |process| process.tgid);
         let draft = writer.draft.lock();
-        if draft.pending && draft.written_by == Some(by) && !draft.is_whole() {
-            return Err(Denied::Refused(draft.partial(&writer.slot)));
+        if !draft.pending || draft.written_by != Some(by) {
+            return Ok(());
         }
-        Ok(())
+        if let Err(why) = writer.profile.config.format.check_whole(&draft.bytes) {
+            return Err(Denied::Refused(partial(&writer.slot, &why)));
+        }
+        if writer.is_whole_when_closed() && ending(caller.pid, caller.uid) == Ending::Killed {
+            // What a killed writer has written so far is all that it will write, whole or not. Nobody reads this.
+            return Err(Denied::os(libc::EINTR));
+        }
+        self.judge_whole(caller, writer, draft, process, "close")
     }
 
     /// The last close: what is still incomplete is refused.
@@ -244,16 +303,17 @@ impl Files {
             return;
         }
         let caller = draft.caller.clone();
-        if draft.is_whole() {
-            // Its publication failed for want of space or the like: this is the last chance. Nobody
-            // is left to be told, and the refusal, if it comes to one, is recorded.
+        let whole = writer.profile.config.format.check_whole(&draft.bytes);
+        if whole.is_ok() && draft.try_again {
+            // This is the last chance. Nobody is left to be told, and the refusal, if it comes to one, is recorded.
             let process = Process::of(caller.pid);
-            if let Err(error) = self.changed(&caller, writer, draft, process, "close") {
+            if let Err(error) = self.judge_whole(&caller, writer, draft, process, "close") {
                 tracing::warn!(slot = %writer.slot, %error, "a credential could not be published at its last close");
             }
             return;
         }
-        let refusal = draft.partial(&writer.slot);
+        let why = whole.err().unwrap_or_else(|| "its writer ended before closing it".to_owned());
+        let refusal = partial(&writer.slot, &why);
         let bytes = std::mem::take(&mut draft.bytes);
         draft.pending = false;
         drop(draft);

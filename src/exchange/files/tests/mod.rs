@@ -1,15 +1,18 @@
 //! The files against a real directory, without a mount: what each test here sees, a program would.
 
 mod memory;
+mod posix;
+mod records;
 mod refresh;
 mod slots;
 mod switching;
 mod tree;
 
 use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr, kept};
-use crate::exchange::config::{Config, CredentialFormat, ProfileConfig};
+use crate::exchange::config::{Config, ProfileConfig};
 use crate::exchange::{Actor, Attempt, Caller, Denied, NodeKind, Outcome};
 use crate::rules::{Refusal, Rule};
+use crate::wire::credential::Format;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
@@ -38,6 +41,7 @@ struct Desk {
     refused: Mutex<Vec<Refused>>,
     kept: Mutex<Vec<Vec<u8>>>,
     events: Mutex<Vec<(&'static str, Map<String, Value>)>>,
+    remembered: Mutex<Map<String, Value>>,
 }
 
 fn agent(name: &str) -> AgentName {
@@ -63,9 +67,24 @@ impl Office for Desk {
         self.refused.lock().push(refused);
         Denied::Refused(refusal)
     }
+    fn refuse_kept(
+        &self,
+        caller: &Caller,
+        attempt: Attempt<'_>,
+        refusal: Refusal,
+    ) -> (Denied, Option<String>) {
+        (self.refuse(caller, attempt, refusal), Some("private/quarantine/1-2-3-identity@bob".to_owned()))
+    }
     fn keep(&self, bytes: &[u8]) -> io::Result<String> {
         self.kept.lock().push(bytes.to_vec());
         Ok("private/quarantine/kept".to_owned())
+    }
+    fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()> {
+        self.remembered.lock().insert(profile.to_owned(), serde_json::from_slice(text)?);
+        Ok(())
+    }
+    fn recall(&self, profile: &str) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.remembered.lock().get(profile).map(|text| text.to_string().into_bytes()))
     }
     fn event(&self, event: &'static str, fields: Map<String, Value>) -> io::Result<()> {
         self.events.lock().push((event, fields));
@@ -86,17 +105,27 @@ fn place() -> Place {
 }
 
 fn place_with(dir: TempDir, strict: bool) -> Place {
-    let profile = ProfileConfig {
-        format: CredentialFormat::Claude,
-        strict,
-        agents: Some(vec![agent("bob"), agent("alice")]),
-    };
+    place_of(dir, ProfileConfig { strict, ..profile(Format::claude()) })
+}
+
+/// The profile of a format for bob and alice.
+fn profile(format: Format) -> ProfileConfig {
+    let agents = Some(vec![agent("bob"), agent("alice")]);
+    ProfileConfig { format, strict: false, agents, identity_command: None }
+}
+
+/// With `profile` as `claude`, and as `other` for everybody.
+fn place_of(dir: TempDir, profile: ProfileConfig) -> Place {
     let other = ProfileConfig { agents: None, ..profile.clone() };
     let credentials = [("claude".to_owned(), profile), ("other".to_owned(), other)].into();
     let config = Config { credentials, ..Config::parse("").unwrap() };
     let desk = Arc::new(Desk::default());
+    place_at(dir, desk, &config)
+}
+
+fn place_at(dir: TempDir, desk: Arc<Desk>, config: &Config) -> Place {
     let office: Arc<dyn Office> = desk.clone();
-    let files = Files::new(dir.path(), &config, Arc::downgrade(&office), &[]).unwrap();
+    let files = Files::new(dir.path(), config, Arc::downgrade(&office), &[]).unwrap();
     let top = files.lookup(&operator(), files.credentials(), OsStr::new("claude")).unwrap().id;
     Place { dir, desk, files, top }
 }
@@ -196,7 +225,13 @@ impl Place {
     fn events(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.desk.events.lock()).into_iter().map(|(event, _)| event).collect()
     }
+    /// The names in the profile's top, but for sidecars, which come and go with their slots.
     fn names(&self) -> Vec<String> {
+        let mut names = self.all_names();
+        names.retain(|name| !name.ends_with(".fingerprint.json"));
+        names
+    }
+    fn all_names(&self) -> Vec<String> {
         let listed = self.files.list(&operator(), self.top).unwrap();
         let mut names: Vec<_> = listed.into_iter().map(|entry| entry.name.into_string().unwrap()).collect();
         names.sort();

@@ -1,0 +1,95 @@
+//! What a start does in a profile: it finishes what a crash interrupted, and takes in a login that was there before.
+
+use super::change::{Accepted, Fault, Grounds, Live, Note, Submission};
+use super::profile::{Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit};
+use crate::exchange::events::Event;
+use crate::exchange::files::fd;
+use crate::rules::credential::{HALF_MADE, SlotName, Witness};
+use crate::wire::time::Timestamp;
+use rustix::fs::{AtFlags, OFlags};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+fn is_half_made(name: &str) -> bool {
+    name.starts_with(HALF_MADE) && !name.contains('/')
+}
+
+impl Profile {
+    /// Does what the events tell of and a crash prevented.
+    pub(super) fn finish(&self, recent: &[Event]) -> io::Result<()> {
+        let mut slots: BTreeMap<SlotName, &Event> = BTreeMap::new();
+        let mut selected = None;
+        for event in recent.iter().filter(|event| event.text("profile") == Some(&self.name)) {
+            let Some(slot) = event.text("slot").and_then(SlotName::parse) else { continue };
+            match event.event.as_str() {
+                SWITCHED => selected = Some(slot),
+                UNLINKED => selected = None,
+                _ => drop(slots.insert(slot, event)),
+            }
+        }
+        for (slot, event) in slots {
+            let is_its_login = |bytes: &[u8]| {
+                self.login(bytes).is_some_and(|login| {
+                    let fingerprint = login.fingerprint.map(|fingerprint| fingerprint.to_string());
+                    event.text("fingerprint") == fingerprint.as_deref()
+                })
+            };
+            if event.event == REMOVED {
+                let held = self.slot_bytes(&slot)?;
+                if held.is_some_and(|bytes| is_its_login(&bytes)) && self.live()? != Live::To(slot.clone()) {
+                    rustix::fs::unlinkat(&self.dir, self.slot_file_name(&slot).as_str(), AtFlags::empty())?;
+                    tracing::info!(profile = self.name, %slot, "finished a removal that a crash interrupted");
+                }
+                continue;
+            }
+            let Some(staged) = event.text("staged").filter(|name| is_half_made(name)) else { continue };
+            let Some(handle) = fd::find(&self.dir, OsStr::new(staged))? else { continue };
+            let bytes = read_up_to_limit(&fd::reopen(&handle, OFlags::RDONLY)?)?;
+            if !is_its_login(&bytes) {
+                continue;
+            }
+            if event.members.contains_key("link_first") && self.live()? == Live::Absent {
+                self.link_first(&slot, &handle)?;
+            }
+            self.remove_sidecar(&slot)?;
+            rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(&slot).as_str())?;
+            tracing::info!(profile = self.name, %slot, "finished a write that a crash interrupted");
+        }
+        if let Some(slot) = selected
+            && self.slot_handle(&slot)?.is_some()
+            && matches!(self.live()?, Live::Absent | Live::To(_))
+            && self.live()? != Live::To(slot.clone())
+        {
+            self.relink(&slot)?;
+            tracing::info!(profile = self.name, %slot, "finished a switch that a crash interrupted");
+        }
+        Ok(())
+    }
+
+    /// Takes in a login that lies where the live link belongs, as a program left it before there was a
+    /// guard: it becomes the first slot. `None` where there is nothing to take in.
+    pub(in crate::exchange::files) fn take_in(
+        &self,
+        as_root: bool,
+        now: Timestamp,
+        note: Note<'_>,
+    ) -> Result<Option<Accepted>, Fault> {
+        let slot = SlotName::first();
+        let Some(handle) = fd::find(&self.dir, OsStr::new(self.live_name()))? else { return Ok(None) };
+        if !handle.metadata()?.is_file() || self.slot_handle(&slot)?.is_some() {
+            return Ok(None);
+        }
+        let file = fd::reopen(&handle, OFlags::RDONLY)?;
+        let bytes = read_up_to_limit(&file)?;
+        let metadata = file.metadata()?;
+        let owner = as_root.then_some((metadata.uid(), metadata.gid()));
+        let grounds = Grounds::Judged(Witness::default());
+        let submission =
+            Submission { slot: &slot, bytes: &bytes, account: None, grounds, owner, link_first: false, now };
+        let accepted = self.submit(submission, note)?;
+        self.relink(&slot)?;
+        Ok(Some(accepted))
+    }
+}
