@@ -32,6 +32,15 @@ need_cargo() {
   command -v cargo > /dev/null || die "cargo is missing: install Rust 1.95 or newer from https://rustup.rs and try again."
 }
 
+# The conformance suite that tests/mount/posix.rs runs, in target/tools: once.
+need_suite() {
+  local version=0.2.2
+  [ "$(target/tools/bin/pjdfstest --version 2> /dev/null)" = "pjdfstest $version" ] && return 0
+  [ -e /usr/include/sys/acl.h ] || need_packages no-program:libacl1-dev
+  say "installing pjdfstest $version"
+  cargo install --quiet --locked --root target/tools --version $version pjdfstest || die "pjdfstest could not be installed"
+}
+
 # The programs that tests/clients/package.json names, in target/programs: once, and again when it changes.
 need_programs() {
   local into=target/programs

@@ -74,7 +74,7 @@ are accepted. With --quarantine, the slot may be a new one.
 
 Examples:
   baton credentials adopt work
-  baton credentials adopt work-2 --quarantine 1776765600000000-812-0-identity@bob")]
+  baton credentials adopt home --quarantine 1776765600000000-812-0-identity@bob")]
 pub struct AdoptArgs {
     /// The slot that gets the bytes
     slot: String,
@@ -131,7 +131,7 @@ they are kept.
 
 Examples:
   baton credentials history work
-  baton credentials history --json | jq '.history[] | select(.what == \"refused\")'")]
+  baton credentials history --json | jq '.history[] | select(.rule)'")]
 pub struct HistoryArgs {
     /// Only this slot
     slot: Option<String>,

@@ -48,6 +48,12 @@ pub(super) enum Ending {
 pub(super) fn ending(thread: u32, uid: u32) -> Ending {
     const PF_EXITING: u64 = 0x4;
     const PF_SIGNALED: u64 = 0x400;
+    // Who still has memory goes on. To ask only then is more than thrift: while a thread is in execve(2), which closes
+    // files, the kernel holds back every reader of its stat, and we would wait for each other for good.
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    if status.lines().any(|line| line.starts_with("VmSize:")) {
+        return Ending::NotYet;
+    }
     let Some(stat) = stat(thread) else { return Ending::NotYet };
     if stat.flags & PF_EXITING == 0 && stat.state != 'Z' {
         return Ending::NotYet;

@@ -5,6 +5,7 @@
 //! by itself never is, and is not cleared.
 
 use super::Actor;
+use crate::rules::credential::cause;
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::time::Timestamp;
@@ -121,7 +122,7 @@ impl Quarantine {
             "{}: {} The bytes are NOT kept: {who} has used up the {} bytes of quarantine. What breaks no rule is taken \
              at once; the operator makes room with: baton refusals clear --agent {who}",
             broken.rule.name(),
-            broken.advice,
+            cause(&broken.advice),
             self.limit
         );
         Refusal::new(Rule::Quota, advice)

@@ -8,7 +8,7 @@ use super::archive::count;
 use super::events::members;
 use super::quarantine::{NotKept, Quarantine};
 use super::{Actor, Attempt, Caller, Exchange};
-use crate::rules::credential::KEPT_AS;
+use crate::rules::credential::{KEPT_AS, cause};
 use crate::rules::{Refusal, Rule};
 use crate::store::{LocalStore, Store};
 use crate::wire::time::Timestamp;
@@ -99,7 +99,9 @@ impl RefusalBook {
         let refusal = full.as_ref().unwrap_or(refusal);
         let advice = match &kept {
             Ok(kept) => excerpt(&with_id(refusal, kept.as_deref())).to_owned(),
-            Err(error) => format!("{} The bytes could not be kept: {error}.", excerpt(&refusal.advice)),
+            Err(error) => {
+                format!("{} The bytes could not be kept: {error}.", excerpt(cause(&refusal.advice)))
+            }
         };
         let entry = Entry {
             time: now.to_string(),

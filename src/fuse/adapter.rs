@@ -374,6 +374,8 @@ impl Filesystem for Mounted {
             let flushed = Mounted::flush(self, &self.caller(request), handle.0);
             #[cfg(target_os = "linux")]
             self.drop_locks_of(ino.0, handle.0, owner.0);
+            #[cfg(not(target_os = "linux"))]
+            let _ = (ino, owner);
             flushed
         });
         reply_empty(flushed, reply);

@@ -13,6 +13,13 @@ pub const NOTICE: &str = "LOGIN-REFUSED.txt";
 /// Stands in a refusal for the id that its bytes get in quarantine.
 pub const KEPT_AS: &str = "<id>";
 
+const KEPT: &str = "The bytes are in quarantine";
+
+/// What a login was refused for, without the way out, which is none where its bytes are not kept.
+pub fn cause(advice: &str) -> &str {
+    advice.split(KEPT).next().unwrap_or_default().trim_end()
+}
+
 /// How the names of a half-made slot or link begin: the exchange's own, never shown.
 pub const HALF_MADE: &str = ".baton-half-made.";
 
@@ -129,7 +136,7 @@ impl SlotRef<'_> {
     /// The operator's way out of an `identity` refusal.
     fn adopt(&self) -> String {
         format!(
-            "The bytes are in quarantine: if they belong in this slot, the operator accepts them with \
+            "{KEPT}: if they belong in this slot, the operator accepts them with \
              `baton credentials adopt {} --profile {} --quarantine {KEPT_AS}`.",
             self.slot, self.profile
         )

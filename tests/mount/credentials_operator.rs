@@ -1,6 +1,7 @@
 //! What the operator sees of credentials and decides about them, and that no token shows anywhere.
 
 use crate::common::{Fixture, Mount, Output};
+use crate::faults::{Faulty, recover};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use std::fs;
@@ -113,6 +114,42 @@ fn status_remembers_verdicts_and_drift_over_a_restart_until_the_operator_accepts
 }
 
 #[test]
+fn a_kill_at_any_step_of_a_refresh_leaves_no_drift() {
+    for injection in [
+        "unlinkat:signal=KILL:when=1",
+        "renameat:signal=KILL:when=1",
+        "renameat:signal=KILL:when=2",
+        "renameat:error=EIO:when=1",
+        "renameat:error=EIO:when=2",
+    ] {
+        let (fixture, bob) = with_slots();
+        bob.bash("login account-a -10 > credentials/claude/.credentials.json.a").ok();
+        bob.umount();
+        crate::common::wait_until("the daemon has ended", || fixture.daemon_pid().is_none());
+        let bob = Faulty::mount(&fixture, "", injection);
+        bob.bash("login account-a-next > $SCRATCH/t; cp $SCRATCH/t credentials/claude/.credentials.json.a");
+        if injection.contains("KILL") {
+            bob.take_dead()
+        } else {
+            bob.umount()
+        }
+        let mount = recover(&fixture);
+        let slot: Value =
+            serde_json::from_str(&mount.read("credentials/claude/.credentials.json.a")).unwrap();
+        let token = slot["claudeAiOauth"]["refreshToken"].as_str().unwrap();
+        assert_eq!(token == "rt-account-a-next", injection != "renameat:error=EIO:when=1", "{injection}");
+        let sidecar = mount.read("credentials/claude/.credentials.json.a.fingerprint.json");
+        assert!(sidecar.contains(&hash(token)), "{injection}: {sidecar} of {token}");
+        let slots = &json(&fixture, &["status"])["profiles"][0]["slots"];
+        assert!(slots[0]["drift"].is_null() && slots[1]["drift"].is_null(), "{injection}: {slots}");
+    }
+}
+
+fn hash(token: &str) -> String {
+    Sha256::digest(token).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
 fn a_login_from_a_file_becomes_a_slot() {
     let fixture = Fixture::new();
     fixture.bash("login elsewhere > old.json; login expired 60 > expired.json; echo {} > none.json").ok();
@@ -188,9 +225,7 @@ fn no_token_and_no_whole_hash_is_written_or_printed_anywhere() {
         ["account-a", "account-b", "account-a2", "somebody-else", "another-one", "behind", "added"];
     let mut secrets = vec!["rt-torn-token".to_owned()];
     for account in accounts {
-        let hash = Sha256::digest(format!("rt-{account}"));
-        secrets.push(hash.iter().map(|byte| format!("{byte:02x}")).collect());
-        secrets.extend([format!("rt-{account}"), format!("at-{account}")]);
+        secrets.extend([hash(&format!("rt-{account}")), format!("rt-{account}"), format!("at-{account}")]);
     }
     let check = |what: &str, text: &str| {
         for secret in &secrets {

@@ -16,6 +16,11 @@ fn login(value: &Value) -> String {
     if value["account"].is_string() { text(&value["account"]) } else { text(&value["fingerprint"]) }
 }
 
+/// As [`login`], within a sentence.
+fn said(value: &Value) -> String {
+    format!("{} {}", if value["account"].is_string() { "account" } else { "login" }, login(value))
+}
+
 /// The profiles in a status.
 pub(super) fn profiles(status: &Value) -> anyhow::Result<&Vec<Value>> {
     status["profiles"]
@@ -26,7 +31,7 @@ pub(super) fn profiles(status: &Value) -> anyhow::Result<&Vec<Value>> {
 /// What a slot holds now.
 pub(super) fn held(out: &mut impl Write, done: &Value) -> Written {
     let (slot, profile, until) = (text(&done["slot"]), text(&done["profile"]), &done["expires_at"]);
-    write!(out, "slot {slot} of {profile} holds login {} now", login(done))?;
+    write!(out, "slot {slot} of {profile} holds {} now", said(done))?;
     if until.is_string() {
         write!(out, ", until {}", text(until))?;
     }
@@ -36,7 +41,7 @@ pub(super) fn held(out: &mut impl Write, done: &Value) -> Written {
 
 /// Which slot is live now.
 pub(super) fn switched(out: &mut impl Write, done: &Value) -> Written {
-    writeln!(out, "{} uses slot {} now, login {}", text(&done["profile"]), text(&done["slot"]), login(done))?;
+    writeln!(out, "{} uses slot {} now, {}", text(&done["profile"]), text(&done["slot"]), said(done))?;
     Ok(())
 }
 

@@ -5,8 +5,8 @@
 
 use crate::exchange::{Attr, NodeKind};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid,
-    XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+    Uid, XattrFlags,
 };
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -248,13 +248,13 @@ impl FileKey {
 
 /// What kind of node this is.
 pub(super) fn kind(metadata: &Metadata) -> NodeKind {
-    kind_of(FileType::from_raw_mode(metadata.mode() as _), metadata.rdev())
+    kind_of(metadata.mode() as _, metadata.rdev())
 }
 
-fn kind_of(file_type: FileType, rdev: u64) -> NodeKind {
+fn kind_of(mode: RawMode, device: u64) -> NodeKind {
     // The lower half of glibc's 64-bit number is the kernel's.
-    let number = rdev as u32;
-    match file_type {
+    let number = device as u32;
+    match FileType::from_raw_mode(mode) {
         FileType::Directory => NodeKind::Directory,
         FileType::Symlink => NodeKind::Symlink,
         FileType::Fifo => NodeKind::Fifo,
@@ -277,7 +277,7 @@ fn time(seconds: i64, nanos: i64) -> SystemTime {
 #[allow(clippy::unnecessary_cast)] // of other widths on macOS
 pub(super) fn attr_of_stat(stat: &Stat) -> Attr {
     Attr {
-        kind: kind_of(FileType::from_raw_mode(stat.st_mode), stat.st_rdev as u64),
+        kind: kind_of(stat.st_mode, stat.st_rdev as u64),
         size: stat.st_size as u64,
         mode: stat.st_mode as u32 & 0o7777,
         uid: stat.st_uid,

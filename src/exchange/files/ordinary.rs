@@ -23,6 +23,9 @@ use std::sync::Arc;
 
 const SETGID: u32 = 0o2000;
 
+/// What Linux adds to the flags of open(2) where it opens a program to run it: who may run it need not read it.
+const TO_EXECUTE: u32 = if cfg!(target_os = "linux") { 0x20 } else { 0 };
+
 impl Files {
     pub(in crate::exchange) fn office(&self) -> Outcome<Arc<dyn Office>> {
         Ok(self.office_io()?)
@@ -107,8 +110,11 @@ impl Files {
     ) -> Outcome<Plain> {
         let dir = self.nodes.dir(parent)?;
         check_name(name)?;
-        let node = Node::Plain(dir.clone());
-        let read_only = if dir.key == self.memory.key {
+        let node = Node::Plain(self.governing(&dir, name)?);
+        let is_lock = matches!(&node, Node::Plain(of) if of.key != dir.key);
+        let read_only = if is_lock && matches!(operation, "mkdir" | "rmdir") {
+            None
+        } else if dir.key == self.memory.key {
             Some(
                 "Each agent of exchange.toml has a folder here, and there is nothing else. Write in your own: memory/<agent>/.",
             )
@@ -122,15 +128,32 @@ impl Files {
             None
         };
         if let Some(advice) = read_only {
-            let path = self.tree_path(&node, Some(name));
+            let path = self.tree_path(&Node::Plain(dir), Some(name));
             let attempt = Attempt { operation, path: &path, bytes: &[] };
             return Err(self.refuse(caller, attempt, Refusal::new(Rule::ReadOnly, advice)));
         }
-        let operation = Operation { name: operation, node: &node, child: Some(name) };
+        let operation = Operation { name: operation, node: &node, child: (!is_lock).then_some(name) };
         let standing = self.standing(caller, &operation, true)?;
-        self.check_dir(caller, standing, &dir, WRITE | SEARCH)?;
+        let Node::Plain(governing) = &node else { return Ok(dir) };
+        self.check_dir(caller, standing, governing, WRITE | SEARCH)?;
         self.check_record_made(caller, operation.name, &dir, name)?;
         Ok(dir)
+    }
+
+    /// The folder whose users may make, use and remove `name` in a directory: its own, but for the lock that programs
+    /// make beside a configuration folder, which is that profile's.
+    pub(super) fn governing(&self, dir: &Plain, name: &OsStr) -> Outcome<Plain> {
+        let beside = || {
+            let name = name.to_str()?;
+            let profile = self.profiles.get(name.strip_suffix(".lock")?)?;
+            (!self.profiles.contains_key(name)).then_some(profile)
+        };
+        if dir.key != self.credentials.key {
+            return Ok(dir.clone());
+        }
+        let Some(profile) = beside() else { return Ok(dir.clone()) };
+        let metadata = profile.dir.metadata()?;
+        Ok(Plain::new(profile.dir.clone(), &metadata, Area::Profile(profile.clone())))
     }
 
     /// The area that begins with this name under a root.
@@ -176,7 +199,7 @@ impl Files {
                 Node::Slot(SlotNode::new(profile.clone(), slot, attr))
             }
             _ => {
-                let mut plain = Plain::new(Arc::new(handle), &metadata, dir.area.clone());
+                let mut plain = Plain::new(Arc::new(handle), &metadata, self.governing(dir, name)?.area);
                 plain.record =
                     record(dir, name).filter(|_| metadata.is_file()).map(|(of, name)| (of.clone(), name));
                 Node::Plain(plain)
@@ -209,19 +232,15 @@ impl Files {
                     None => continue,
                 },
             };
-            let (kind, slot) = match guarded(dir, &name) {
-                Some((profile, LoginName::Slot(slot))) if kind == NodeKind::File => {
-                    (kind, Some((profile, slot)))
-                }
+            let (kind, id) = match guarded(dir, &name) {
                 Some((profile, LoginName::Live)) if kind == NodeKind::Symlink && profile.shows_a_file() => {
-                    let live = profile.live()?;
-                    (NodeKind::File, if let Live::To(slot) = live { Some((profile, slot)) } else { None })
+                    let Live::To(slot) = profile.live()? else { continue };
+                    (NodeKind::File, self.nodes.slot(profile, &slot))
                 }
-                _ => (kind, None),
-            };
-            let id = match slot {
-                Some((profile, slot)) => self.nodes.slot(profile, &slot),
-                None => self.nodes.listed(dir, entry.ino()),
+                Some((profile, LoginName::Slot(slot))) if kind == NodeKind::File => {
+                    (kind, self.nodes.slot(profile, &slot))
+                }
+                _ => (kind, self.nodes.listed(dir, entry.ino())),
             };
             entries.push(DirEntry { name, kind, id });
         }
@@ -229,7 +248,10 @@ impl Files {
     }
 
     pub(super) fn open_plain(&self, caller: &Caller, plain: &Plain, flags: OFlags) -> Outcome<OpenFile> {
-        let (read, write) = wanted(flags);
+        let (read, write) = match wanted(flags) {
+            (_, write) if flags.bits() & TO_EXECUTE != 0 => (SEARCH, write),
+            wanted => wanted,
+        };
         let node = Node::Plain(plain.clone());
         let standing =
             self.standing(caller, &Operation { name: "open", node: &node, child: None }, write != 0)?;
@@ -310,7 +332,8 @@ impl Files {
         if owner.is_some() || mode.is_some() {
             metadata = handle.metadata()?;
         }
-        let node = Node::Plain(Plain::new(Arc::new(handle), &metadata, dir.area.clone()));
+        let area = self.governing(dir, name)?.area;
+        let node = Node::Plain(Plain::new(Arc::new(handle), &metadata, area));
         Ok(self.nodes.entry(node, fd::attr(&metadata)))
     }
 
@@ -340,7 +363,7 @@ impl Files {
         name: &OsStr,
         flags: AtFlags,
     ) -> Outcome<()> {
-        let node = Node::Plain(dir.clone());
+        let node = Node::Plain(self.governing(dir, name)?);
         let operation = Operation { name: "unlink", node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
         if !standing.exempt {

@@ -14,7 +14,8 @@ pub(in crate::exchange) struct Process {
 }
 
 impl Process {
-    /// Of a thread. `None` if it is gone, in another pid namespace, or there is no /proc.
+    /// Of a thread, which must not be in the middle of execve(2): the kernel would hold us back until it is done,
+    /// and it waits for us where that closes a file of ours. `None` if it is gone, in another pid namespace, or there is no /proc.
     pub fn of(tid: u32) -> Option<Self> {
         let tgid = status_field(tid, "Tgid:")?.trim().parse().ok()?;
         let stat = fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
@@ -31,7 +32,8 @@ impl Process {
 
 /// The name of a thread's program, as the kernel has it (15 bytes of it). `None` if it is gone or unknown.
 pub(in crate::exchange) fn program(tid: u32) -> Option<String> {
-    let tgid = Process::of(tid)?.tgid;
+    let tgid = status_field(tid, "Tgid:")?;
+    let tgid = tgid.trim();
     Some(fs::read_to_string(format!("/proc/{tgid}/comm")).ok()?.trim_end_matches('\n').to_owned())
 }
 

@@ -129,6 +129,8 @@ fn an_identity_refusal_names_the_command_that_accepts_the_bytes_or_the_slot_they
     let mismatch = judge(at, Some(&login(1, 3600)), &new, Witness::default(), NOW, false).unwrap_err();
     let refusal = mismatch.clone().refusal(at, None);
     assert!(refusal.advice.contains("baton credentials adopt work --profile claude"), "{refusal}");
+    let cause = cause(&refusal.advice);
+    assert!(cause.starts_with("Slot work holds login") && !cause.contains("adopt"), "{cause}");
     let refusal = mismatch.refusal(at, Some(&home));
     assert!(refusal.advice.contains("ln -sfn .credentials.json.home .credentials.json"), "{refusal}");
     assert!(refusal.advice.contains("baton credentials switch home --profile claude"), "{refusal}");

@@ -5,7 +5,7 @@ use crate::exchange::files::Files;
 use crate::exchange::files::fd;
 use crate::exchange::files::process::{self, Process};
 use crate::exchange::{Attempt, Caller, Denied};
-use crate::rules::credential::{NOTICE, SlotName};
+use crate::rules::credential::{self, NOTICE, SlotName};
 use crate::rules::{Refusal, Rule};
 use crate::wire::credential::Credential;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -54,11 +54,11 @@ impl Told<'_> {
         match (self.kept, &self.offered) {
             (None, _) => text.push_str("\nThe refused bytes are not kept. Log in again, into a slot of its own.\n"),
             (Some(id), None) => text.push_str(&format!(
-                "The bytes: private/quarantine/{id} in the exchange\n\nThey hold no login that could be accepted: log \
+                "Bytes:    private/quarantine/{id} in the exchange\n\nThey hold no login that could be accepted: log \
                  in again.\n"
             )),
             (Some(id), Some(_)) => text.push_str(&format!(
-                "The bytes: private/quarantine/{id} in the exchange\n\n\
+                "Bytes:    private/quarantine/{id} in the exchange\n\n\
                  If this login belongs into slot {slot}, the operator of the exchange accepts it with:\n\n\
                  \x20 baton credentials adopt {slot} --profile {profile} --quarantine {id}\n\n\
                  To keep both, give it a slot of its own (here {free}), and use that one:\n\n\
@@ -106,7 +106,7 @@ impl Files {
                     .and_then(|bytes| profile.slot_login(slot, &bytes)),
                 offered: profile.login(bytes),
                 // The command follows below, with its own lines.
-                why: why.split(" The bytes are in quarantine").next().unwrap_or_default(),
+                why: credential::cause(&why),
                 kept,
                 free: profile.free_slot(slot),
             };

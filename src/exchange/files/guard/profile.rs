@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 pub(in crate::exchange::files) const SWITCHED: &str = "credential-switched";
 pub(in crate::exchange::files) const UNLINKED: &str = "credential-unlinked";
 pub(in crate::exchange::files) const REMOVED: &str = "credential-removed";
+pub(in crate::exchange::files) const DRIFT: &str = "credential-drift";
 
 /// What was last decided about a slot, and when.
 #[derive(Debug, Clone, Copy)]
@@ -284,10 +285,12 @@ impl Profile {
                 let staged = self.stage(bytes, owner.and(kept).or(owner))?;
                 let enters = Change::Enters { slot, verdict, credential, staged: Some(&staged), link_first };
                 let noted = note(&enters);
+                let mut sidecar = None;
                 let done = match &noted {
-                    Ok(()) => self
-                        .drop_sidecar(slot, verdict, credential)
-                        .and_then(|()| self.publish(slot, &staged, link_first)),
+                    Ok(()) => self.take_sidecar(slot, verdict, credential).and_then(|taken| {
+                        sidecar = taken;
+                        self.publish(slot, &staged, link_first)
+                    }),
                     Err(_) => Ok(()),
                 };
                 let stays = Change::Stays { slot, credential: old.as_ref() };
@@ -295,6 +298,7 @@ impl Profile {
                 if noted.is_err() || (done.is_err() && note(&stays).is_ok()) {
                     // Best effort: what stays is hidden, and swept at the next start.
                     let _ = rustix::fs::unlinkat(&self.dir, staged.as_str(), AtFlags::empty());
+                    self.put_back(slot, sidecar);
                 }
                 noted.and(done)?;
                 rustix::fs::fsync(&self.dir)?;

@@ -4,7 +4,7 @@
 //! the slot holds was not left by a crash: somebody changed the slot behind the mount.
 
 use super::change::Fault;
-use super::profile::{Profile, read_up_to_limit};
+use super::profile::{DRIFT, Profile, read_up_to_limit};
 use crate::exchange::Actor;
 use crate::exchange::events::members;
 use crate::exchange::files::Files;
@@ -62,15 +62,27 @@ impl Profile {
         Ok(if comes_back { None } else { old })
     }
 
-    /// Before a slot gets another login, its sidecar goes. For whoever holds `commit`.
-    pub(super) fn drop_sidecar(
+    /// Before a slot gets another login, its sidecar goes: gives that out. For whoever holds `commit`.
+    pub(super) fn take_sidecar(
         &self,
         slot: &SlotName,
         verdict: Option<Verdict>,
         new: &Credential,
-    ) -> io::Result<()> {
-        let stays = verdict == Some(Verdict::Unchanged) || self.recorded(slot)? == new.fingerprint;
-        if stays { Ok(()) } else { self.remove_sidecar(slot) }
+    ) -> io::Result<Option<Sidecar>> {
+        let sidecar = self.sidecar(slot)?;
+        let recorded = sidecar.as_ref().and_then(Sidecar::fingerprint);
+        if verdict == Some(Verdict::Unchanged) || recorded == new.fingerprint {
+            return Ok(None);
+        }
+        self.remove_sidecar(slot).map(|()| sidecar)
+    }
+
+    /// After the login did not change: what [`Profile::take_sidecar`] gave out. Best effort: the next start makes
+    /// one that is missing.
+    pub(super) fn put_back(&self, slot: &SlotName, sidecar: Option<Sidecar>) {
+        if let Some(sidecar) = sidecar {
+            let _ = self.put_sidecar(slot, &sidecar.text());
+        }
     }
 
     /// Removes a slot's sidecar, if there is one. For whoever holds `commit`, or is alone yet.
@@ -176,7 +188,7 @@ impl Files {
                     "profile": profile.name.as_str(), "slot": slot.as_str(), "recorded": recorded.to_string(),
                     "holds": standing.held.as_ref().map(ToString::to_string),
                 };
-                self.office_io()?.event("credential-drift", fields)?;
+                self.office_io()?.event(DRIFT, fields)?;
                 tracing::warn!(profile = profile.name, %slot, "a slot was changed behind the mount");
                 told.insert(slot.clone(), standing.held);
             }

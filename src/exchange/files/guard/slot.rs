@@ -6,7 +6,7 @@ use super::profile::Profile;
 use super::too_long;
 use crate::exchange::files::Files;
 use crate::exchange::files::process::Process;
-use crate::exchange::process::{Ending, ending};
+use crate::exchange::process::{Ending, ending, process_of};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
 use crate::rules::credential::{self, MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
@@ -31,8 +31,8 @@ struct Draft {
     changes: u64,
     /// Something in `bytes` is neither published nor refused yet.
     pending: bool,
-    /// The process that wrote last, since the last decision.
-    written_by: Option<u32>,
+    /// The process that wrote last, since the last decision: its pid, and all of it where that is known.
+    written_by: Option<(u32, Option<Process>)>,
     /// What was refused last. Buffered writers (Python's) try once more from the start when they close.
     refused: Option<Zeroizing<Vec<u8>>>,
     /// It was whole and could not be published for want of space or the like.
@@ -196,7 +196,7 @@ impl Files {
     ) -> Outcome<()> {
         draft.pending = true;
         draft.changes += 1;
-        draft.written_by = Some(process.map_or(caller.pid, |process| process.tgid));
+        draft.written_by = Some((process.map_or(caller.pid, |process| process.tgid), process));
         draft.caller = caller.clone();
         // Most drafts that are not whole show it in their last byte, without a parse.
         let may_be_whole = !writer.is_whole_when_closed() && draft.bytes.trim_ascii_end().ends_with(b"}");
@@ -279,11 +279,11 @@ impl Files {
     /// # Errors
     /// `partial`, `identity`.
     pub(in crate::exchange::files) fn flush_slot(&self, caller: &Caller, writer: &SlotWriter) -> Outcome<()> {
-        // A shell's redirection closes a copy before the first write, and its children close theirs.
-        let process = Process::of(caller.pid);
-        let by = process.map_or(caller.pid, |process| process.tgid);
         let draft = writer.draft.lock();
-        if !draft.pending || draft.written_by != Some(by) {
+        let Some((writer_pid, process)) = draft.written_by.filter(|_| draft.pending) else { return Ok(()) };
+        // A shell's redirection closes a copy before the first write, and its children close theirs. Nothing here
+        // may ask for more of the caller than its status: it may be in the middle of execve(2).
+        if process_of(caller.pid) != writer_pid {
             return Ok(());
         }
         if let Err(why) = writer.profile.config.format.check_whole(&draft.bytes) {

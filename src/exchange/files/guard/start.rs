@@ -1,7 +1,7 @@
 //! What a start does in a profile: it finishes what a crash interrupted, and takes in a login that was there before.
 
 use super::change::{Accepted, Fault, Grounds, Live, Note, Submission};
-use super::profile::{Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit};
+use super::profile::{DRIFT, Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit};
 use crate::exchange::events::Event;
 use crate::exchange::files::fd;
 use crate::rules::credential::{HALF_MADE, SlotName, Witness};
@@ -26,6 +26,7 @@ impl Profile {
             match event.event.as_str() {
                 SWITCHED => selected = Some(slot),
                 UNLINKED => selected = None,
+                DRIFT => {} // tells of nothing that was done here
                 _ => drop(slots.insert(slot, event)),
             }
         }
@@ -40,6 +41,7 @@ impl Profile {
                 let held = self.slot_bytes(&slot)?;
                 if held.is_some_and(|bytes| is_its_login(&bytes)) && self.live()? != Live::To(slot.clone()) {
                     rustix::fs::unlinkat(&self.dir, self.slot_file_name(&slot).as_str(), AtFlags::empty())?;
+                    self.remove_sidecar(&slot)?;
                     tracing::info!(profile = self.name, %slot, "finished a removal that a crash interrupted");
                 }
                 continue;

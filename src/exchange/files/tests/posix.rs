@@ -151,3 +151,19 @@ fn whoever_may_write_may_set_the_times_to_now_and_the_owner_to_any() {
     let now = p.files.set_attr(&bob, f, None, SetAttr { touch: true, ..times }).unwrap();
     assert!(now.mtime > UNIX_EPOCH && now.mtime == now.atime);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn who_may_run_a_program_need_not_read_it_and_the_other_way_round() {
+    let p = place();
+    p.write(&operator(), "f", b"x").unwrap();
+    let f = p.find("f").unwrap().id;
+    let may = |mode, flags| {
+        let change = SetAttr { mode: Some(mode), ..SetAttr::default() };
+        p.files.set_attr(&operator(), f, None, change).unwrap();
+        p.files.open(&caller(BOB), f, libc::O_RDONLY | flags).is_ok()
+    };
+    const RUN: i32 = 0x20;
+    assert_eq!((may(0o701, RUN), may(0o701, 0)), (true, false));
+    assert_eq!((may(0o704, RUN), may(0o704, 0)), (false, true));
+}
