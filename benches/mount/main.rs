@@ -8,6 +8,7 @@ mod append;
 mod bare;
 mod broadcast;
 mod claim;
+mod ordinary;
 mod read;
 mod start;
 mod world;
@@ -42,6 +43,7 @@ fn main() {
     section("append", append::report);
     section("broadcast", broadcast::report);
     section("handoffs", claim::report);
+    section("ordinary", ordinary::report);
     section("read", read::report);
     section("start", start::report);
 }

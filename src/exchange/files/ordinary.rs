@@ -282,7 +282,7 @@ impl Files {
         flags: OFlags,
     ) -> Outcome<(FileEntry, OpenFile)> {
         let make = for_disk(flags) | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file: File = match rustix::fs::openat(&dir.handle, name, make, Mode::RUSR | Mode::WUSR) {
+        let file: File = match rustix::fs::openat(&dir.handle, name, make, self.first_mode(caller, mode)) {
             Ok(fd) => fd.into(),
             Err(rustix::io::Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
                 // Somebody made it since lookup.
@@ -301,6 +301,12 @@ impl Files {
         Ok((entry, OpenFile { opened: Opened::Ordinary(Arc::new(file)) }))
     }
 
+    /// The mode that something is made with: nobody else's before it is its owner's.
+    fn first_mode(&self, caller: &Caller, mode: u32) -> Mode {
+        let is_ours = self.new_owner(caller).is_none_or(|owner| owner == self.own_ids);
+        Mode::from_raw_mode((if is_ours { mode & 0o777 } else { mode & 0o700 | 0o600 }) as _)
+    }
+
     /// Gives a name just made to its caller, with its mode; counts one reference to it.
     pub(super) fn adopt_new(
         &self,
@@ -310,18 +316,22 @@ impl Files {
         mode: Option<u32>,
     ) -> Outcome<FileEntry> {
         let handle = fd::at(&dir.handle, name)?;
-        let parent = dir.handle.metadata()?;
-        let inherits_group = parent.mode() & SETGID != 0;
-        if let Some((uid, gid)) = self.new_owner(caller) {
+        let mut metadata = handle.metadata()?;
+        let owner = self.new_owner(caller).filter(|owner| *owner != (metadata.uid(), metadata.gid()));
+        let inherits_group =
+            (owner.is_some() || metadata.is_dir()) && dir.handle.metadata()?.mode() & SETGID != 0;
+        if let Some((uid, gid)) = owner {
             fd::chown(&handle, Some(uid), (!inherits_group).then_some(gid))?;
         }
-        if let Some(mut mode) = mode {
-            if inherits_group && handle.metadata()?.is_dir() {
-                mode |= SETGID;
-            }
-            fd::chmod(&handle, mode & 0o7777)?;
+        let inherited = if inherits_group && metadata.is_dir() { SETGID } else { 0 };
+        let mode = mode.map(|mode| (mode | inherited) & 0o7777);
+        let mode = mode.filter(|mode| owner.is_some() || *mode != metadata.mode() & 0o7777);
+        if let Some(mode) = mode {
+            fd::chmod(&handle, mode)?;
         }
-        let metadata = handle.metadata()?;
+        if owner.is_some() || mode.is_some() {
+            metadata = handle.metadata()?;
+        }
         let area = self.governing(dir, name)?.area;
         let node = Node::Plain(Plain::new(Arc::new(handle), &metadata, area));
         Ok(self.nodes.entry(node, fd::attr(&metadata)))
@@ -334,7 +344,8 @@ impl Files {
         name: &OsStr,
         mode: u32,
     ) -> Outcome<FileEntry> {
-        rustix::fs::mkdirat(&dir.handle, name, Mode::RWXU).map_err(std::io::Error::from)?;
+        let first = self.first_mode(caller, mode);
+        rustix::fs::mkdirat(&dir.handle, name, first).map_err(std::io::Error::from)?;
         let entry = self.adopt_new(caller, dir, name, Some(mode))?;
         if let Some(profile) = dir.top()
             && profile.config.format.lock.as_deref().is_some_and(|lock| name == lock)
@@ -355,7 +366,9 @@ impl Files {
         let node = Node::Plain(self.governing(dir, name)?);
         let operation = Operation { name: "unlink", node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
-        self.check_sticky(caller, standing, dir, &fd::at(&dir.handle, name)?.metadata()?)?;
+        if !standing.exempt {
+            self.check_sticky(caller, standing, dir, &fd::at(&dir.handle, name)?.metadata()?)?;
+        }
         Ok(rustix::fs::unlinkat(&dir.handle, name, flags).map_err(std::io::Error::from)?)
     }
 
@@ -408,7 +421,8 @@ impl Files {
         let node = Node::Plain(dir.clone());
         let operation = Operation { name: "rename", node: &node, child: Some(name) };
         let standing = self.standing(caller, &operation, true)?;
-        for (dir, name) in [(dir, name), (new_dir, new_name)] {
+        let bound = if standing.exempt { &[][..] } else { &[(dir, name), (new_dir, new_name)][..] };
+        for &(dir, name) in bound {
             if let Some(handle) = fd::find(&dir.handle, name)? {
                 let metadata = handle.metadata()?;
                 self.check_sticky(caller, standing, dir, &metadata)?;
@@ -417,10 +431,15 @@ impl Files {
                 }
             }
         }
-        if let Some(done) = self.rename_record(caller, (dir, name), (new_dir, new_name), flags)? {
+        let is_guarded = dir.top().is_some() || new_dir.top().is_some();
+        if is_guarded
+            && let Some(done) = self.rename_record(caller, (dir, name), (new_dir, new_name), flags)?
+        {
             return Ok(done);
         }
-        if let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)? {
+        if is_guarded
+            && let Some(done) = self.rename_guarded(caller, (dir, name), (new_dir, new_name), flags)?
+        {
             return Ok(done);
         }
         Ok(rustix::fs::renameat_with(&dir.handle, name, &new_dir.handle, new_name, flags)
