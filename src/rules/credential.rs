@@ -211,18 +211,24 @@ impl Mismatch {
 enum Accounts {
     Same,
     Different,
-    /// Only the new one says nothing of it.
+    /// The new one does not say all that the old one says of it. Were that let through, even with the same token,
+    /// another account could follow, whose name would then have nothing to differ from.
     Lost,
     Unknown,
 }
 
 fn compare_accounts(old: &Credential, new: &Credential) -> Accounts {
-    let mut common =
-        old.accounts.iter().filter_map(|(place, id)| Some((id, new.accounts.get(place)?))).peekable();
-    if common.peek().is_some() {
-        return if common.all(|(was, is)| was == is) { Accounts::Same } else { Accounts::Different };
+    let agrees = |(place, id): (&String, &String)| new.accounts.get(place).map(|named| named == id);
+    let compared: Vec<Option<bool>> = old.accounts.iter().map(agrees).collect();
+    if compared.contains(&Some(false)) {
+        Accounts::Different
+    } else if compared.contains(&None) {
+        Accounts::Lost
+    } else if compared.is_empty() {
+        Accounts::Unknown
+    } else {
+        Accounts::Same
     }
-    if old.accounts.is_empty() { Accounts::Unknown } else { Accounts::Lost }
 }
 
 /// Whether two logins are known to be of one account.
@@ -266,7 +272,7 @@ pub fn judge(
         }
         Accounts::Lost => {
             return refuse(format!(
-                "Slot {name} holds {was}; these bytes hold {is} and do not say whose that is."
+                "Slot {name} holds {was}; these bytes hold {is} and do not say all of whose that is."
             ));
         }
         Accounts::Same | Accounts::Unknown if same_token => return Ok(Verdict::Unchanged),
