@@ -76,7 +76,7 @@ impl Mounted {
     fn reply_entry(&self, found: Result<Entry, Errno>, reply: ReplyEntry) {
         match found {
             Ok(Entry { node, attr, kept }) => reply.entry_with_ttls(
-                &self.attr_ttl(&node),
+                &self.attr_ttl(&node, &attr),
                 &kept,
                 &self.file_attr(&node, &attr),
                 Generation(0),
@@ -87,7 +87,7 @@ impl Mounted {
 
     fn reply_attr(&self, found: Result<(Node, Attr), Errno>, reply: ReplyAttr) {
         match found {
-            Ok((node, attr)) => reply.attr(&self.attr_ttl(&node), &self.file_attr(&node, &attr)),
+            Ok((node, attr)) => reply.attr(&self.attr_ttl(&node, &attr), &self.file_attr(&node, &attr)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -308,8 +308,8 @@ impl Filesystem for Mounted {
             Ok(made) => made,
             Err(errno) => return reply.error(errno),
         };
+        let ttl = kept.min(self.attr_ttl(&node, &attr));
         let attr = self.file_attr(&node, &attr);
-        let ttl = kept.min(self.attr_ttl(&node));
         let backing = self.backing(attr.ino.0, opened.backing.as_deref(), |fd| reply.open_backing(fd));
         let handle = FileHandle(self.handles.add(opened.handle));
         match backing {

@@ -56,8 +56,11 @@ pub(super) fn file_attr(node: &Node, number: u64, attr: &Attr) -> FileAttr {
 impl Mounted {
     /// How long a node's attributes stay true. What the exchange changes on its own, never: a log grows by more than
     /// was written, a handoff moves, a view differs by caller, a slot takes the bytes of a file renamed over its link.
-    pub(super) fn attr_ttl(&self, node: &Node) -> Duration {
+    /// Nor is the kernel told which writes take the right to run as a file's owner or group away.
+    pub(super) fn attr_ttl(&self, node: &Node, attr: &Attr) -> Duration {
+        const SET_IDS: u32 = 0o6000;
         match node {
+            Node::File { .. } if attr.kind == NodeKind::File && attr.mode & SET_IDS != 0 => Duration::ZERO,
             Node::File { id, .. } if !self.inodes.is_volatile(*id) => self.exchange.files().moment(),
             _ => Duration::ZERO,
         }
