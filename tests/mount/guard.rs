@@ -28,8 +28,10 @@ fn jwt(claims: &Value) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
+/// The same in all of a test, so that a login made twice is one text.
 fn in_a_day() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 86_400
+    static START: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::now);
+    START.duration_since(UNIX_EPOCH).unwrap().as_secs() + 86_400
 }
 
 /// A login in a format: its account, its token, and a text that means nothing to the guard.
