@@ -28,8 +28,10 @@ fn jwt(claims: &Value) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
+/// The same in all of a test, so that a login made twice is one text.
 fn in_a_day() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 86_400
+    static START: std::sync::LazyLock<SystemTime> = std::sync::LazyLock::new(SystemTime::now);
+    START.duration_since(UNIX_EPOCH).unwrap().as_secs() + 86_400
 }
 
 /// A login in a format: its account, its token, and a text that means nothing to the guard.
@@ -262,7 +264,7 @@ fn a_plain_live_file_is_a_file_to_agents_and_a_link_on_disk() {
     assert!(seen.file_type().is_file() && seen.permissions().mode() & 0o7777 == 0o600);
     let listed = fs::read_dir(profile.at("")).unwrap().map(|entry| entry.unwrap());
     let kinds: Vec<_> = listed.map(|entry| entry.file_type().unwrap().is_file()).collect();
-    assert_eq!(kinds, [true, true], "the live file and its slot");
+    assert_eq!(kinds, [true, true, true], "the live file, its slot and its sidecar");
     assert_eq!(profile.selected(), "default");
     fs::read_link(profile.at("auth.json")).unwrap_err();
 }
@@ -342,7 +344,8 @@ fn a_login_that_lay_there_before_the_guard_is_taken_in() {
     fs::write(folder.join("auth.json"), &text).unwrap();
     let bob = fixture.mount_as("bob");
     assert_eq!(bob.read("credentials/codex/auth.json"), text);
-    assert_eq!(bob.names("credentials/codex"), ["auth.json", "auth.json.default"]);
+    let names = bob.names("credentials/codex");
+    assert_eq!(names, ["auth.json", "auth.json.default", "auth.json.default.fingerprint.json"]);
     assert!(fs::symlink_metadata(folder.join("auth.json")).unwrap().is_symlink());
 }
 
