@@ -48,7 +48,7 @@ fn login(format: &str, account: &str, token: &str, mark: &str) -> String {
         _ => {
             return format!(
                 "github.com:\n    user: {account}\n    oauth_token: {token}\n    git_protocol: https\n\
-                 {mark}.example.org:\n    user: {account}\n    oauth_token: {token}\n"
+                 ghe.example.org:\n    user: {account}\n    oauth_token: {token}\n    editor: mark-{mark}\n"
             );
         }
     };
@@ -431,7 +431,7 @@ fn a_writer_that_is_killed_half_way_changes_nothing() {
         let before = profile.content();
         let new = profile.login("me", "one", "new");
         // What gh's writer gets out is a whole login by itself: only its end shows that it is not the file.
-        let part = if format == "gh" { new.find("new.").unwrap() } else { new.len() / 2 };
+        let part = if format == "gh" { new.find("ghe.").unwrap() } else { new.len() / 2 };
         for flags in ["os.O_TRUNC", "os.O_RDWR"] {
             let kill = format!(
                 "fd = os.open(live, os.O_WRONLY | {flags})\nos.write(fd, new[:{part}].encode())\n\

@@ -10,7 +10,7 @@ use crate::exchange::process::{Ending, ending, process_of};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
 use crate::rules::credential::{self, MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::{CredentialFile, Syntax};
+use crate::wire::credential::{Credential, CredentialFile, Syntax};
 use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::Arc;
@@ -174,9 +174,15 @@ impl Files {
             // A mapping in braces ends with them; lines might follow the others.
             CredentialFile::Stub => Ok(data.trim_ascii_end().ends_with(b"}")),
             CredentialFile::Login(_) if self.must_ask(profile, slot, data) => Ok(false),
-            CredentialFile::Login(_) => {
+            CredentialFile::Login(login) => {
                 let now = self.office()?.now();
                 let held = profile.slot_bytes(slot)?.and_then(|bytes| profile.slot_login(slot, &bytes));
+                let may_follow =
+                    |held: &Credential| held.accounts.keys().any(|at| !login.accounts.contains_key(at));
+                if held.as_ref().is_some_and(may_follow) {
+                    return Ok(false); // in a further write
+                }
+                let new = CredentialFile::Login(login);
                 let witness = profile.witness(process, now)?;
                 let (at, strict) = (profile.slot_ref(slot), profile.config.strict);
                 Ok(credential::judge(at, held.as_ref(), &new, witness, now, strict).is_err())
