@@ -35,7 +35,8 @@ fn a_temp_link_may_have_a_slots_name() {
     p.mv(&alice(), ".credentials.json.swap", LINK).unwrap();
     assert_eq!(p.live(), HOME);
     symlink(&p, ".credentials.json.swap", HOME).unwrap();
-    p.assert_refused(p.mv(&alice(), ".credentials.json.swap", WORK), Rule::Identity, "rename", &path(WORK));
+    let swap = ".credentials.json.swap";
+    p.assert_refused(p.mv(&alice(), swap, WORK), Rule::Identity, "rename", &path(swap));
     p.files.unlink(&alice(), p.top, OsStr::new(".credentials.json.swap")).unwrap();
 }
 
