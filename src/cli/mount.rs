@@ -2,7 +2,8 @@
 
 use super::{keyfile, output};
 use crate::daemon::launch::{self, Launch, LogFormat};
-use crate::daemon::{self, MountReport, PATIENCE, Request, mount_table, mountpoint};
+use crate::daemon::protocol::CONFIG_CHANGED;
+use crate::daemon::{self, MountReport, PATIENCE, Request, StatusReport, mount_table, mountpoint};
 use crate::exchange::Durability;
 use crate::fuse::MountSpec;
 use crate::wire::name::AgentName;
@@ -165,6 +166,8 @@ fn mount(args: &MountArgs, exchange: &Path, spec: &MountSpec) -> anyhow::Result<
         // Before the request: a signal must not end this process between its answer and the wait.
         let signals = args.foreground.then(|| Signals::new([SIGTERM, SIGINT, SIGHUP])).transpose()?;
         if let Some(response) = daemon::call(exchange, &request)? {
+            // Before its answer, which may be a refusal for that very reason.
+            warn_of_changed_config(exchange);
             let report: MountReport = response.parse()?;
             tell(args, exchange, &report);
             return match signals {
@@ -209,6 +212,15 @@ fn mount(args: &MountArgs, exchange: &Path, spec: &MountSpec) -> anyhow::Result<
             ),
             Launch::InUse(_) => std::thread::sleep(RETRY),
         }
+    }
+}
+
+/// Tells that the running daemon goes by an exchange.toml that is no longer the one that is there.
+fn warn_of_changed_config(exchange: &Path) {
+    let status = daemon::call(exchange, &Request::Status).ok().flatten();
+    let status = status.and_then(|response| response.parse::<StatusReport>().ok());
+    if status.is_some_and(|status| status.config_changed) {
+        output::warn(format_args!("{CONFIG_CHANGED}"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::output;
 use super::place::{self, ExchangePlace};
+use crate::daemon::protocol::CONFIG_CHANGED;
 use crate::daemon::{self, Request, StatusReport};
 use crate::exchange::handoffs::State;
 use crate::exchange::layout::Layout;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 With --json: exchange, running, daemon {pid, version, durability, \
-hardening {core_dumps_off, memory_locked}, mounts [{mountpoint, as, passthrough, \
+hardening {core_dumps_off, memory_locked}, config_changed (exchange.toml, since the daemon read it), mounts [{mountpoint, as, passthrough, \
 allow_other, durability}]}, agents [{name, uid, tier}], handoffs {handoff, claimed, archive, rejected}, \
 logs [{path, bytes}], refusals (how many), last_event. A member is null where there is none, or where \
 this user may not look.
@@ -186,6 +187,9 @@ fn write(out: &mut impl Write, status: &Status) -> anyhow::Result<()> {
                 if hardening.core_dumps_off { "never dumped" } else { "a crash may write it to a core file" },
                 if hardening.memory_locked { "never swapped out" } else { "may be swapped out" },
             )?;
+            if daemon.config_changed {
+                writeln!(out, "  {CONFIG_CHANGED}")?;
+            }
             for mount in &daemon.mounts {
                 writeln!(
                     out,

@@ -109,9 +109,16 @@ pub struct StatusReport {
     /// What keeps its memory off every disk.
     #[serde(default)]
     pub hardening: Hardening,
+    /// exchange.toml is no longer what the daemon read and goes by.
+    #[serde(default)]
+    pub config_changed: bool,
     /// The mounts that it serves.
     pub mounts: Vec<MountReport>,
 }
+
+/// Where [`StatusReport::config_changed`]: what it means and what to do.
+pub const CONFIG_CHANGED: &str = "exchange.toml has changed since the daemon read it: unmount every mount of this exchange \
+                                  (baton status lists them), then mount again";
 
 /// The word for a durability, as `--durability` takes it.
 pub fn durability_word(durability: Durability) -> &'static str {

@@ -290,6 +290,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             durability: durability_word(self.durability).to_owned(),
             hardening: self.hardening,
+            config_changed: self.exchange.config_has_changed(),
             mounts: self.state.lock().mounts.values().cloned().collect(),
         }
     }

@@ -232,6 +232,8 @@ pub struct Exchange {
     this: Weak<Exchange>,
     layout: layout::Layout,
     config: config::Config,
+    /// The text that it was read from.
+    config_text: String,
     store: Arc<dyn Store>,
     trust: RwLock<Arc<TrustList>>,
     /// Held while a trust list is changed and written, so that nobody who only reads it waits for the disk.
@@ -285,6 +287,11 @@ impl Exchange {
     /// exchange.toml.
     pub fn config(&self) -> &config::Config {
         &self.config
+    }
+
+    /// Whether exchange.toml now says something else than when it was read, or can't be read.
+    pub fn config_has_changed(&self) -> bool {
+        std::fs::read(self.layout.config()).map_or(true, |text| text != self.config_text.as_bytes())
     }
 
     /// When write() returns.

@@ -54,7 +54,7 @@ impl Exchange {
     pub fn open(dir: &Path, options: OpenOptions) -> Result<Arc<Self>, OpenError> {
         let root = dir.canonicalize().map_err(|error| OpenError::Io { file: dir.into(), error })?;
         let layout = Layout::new(&root);
-        let config = read_config(&layout)?;
+        let (config, config_text) = read_config(&layout)?;
         let local = LocalStore::new(&root);
         check_private(&layout)?;
         for (path, mode) in DIRECTORIES {
@@ -96,6 +96,7 @@ impl Exchange {
             this: this.clone(),
             layout: layout.clone(),
             config,
+            config_text,
             store: Arc::new(local),
             importing: Mutex::new(trust::Importing::new(&found)),
             taking_key: Mutex::new(()),
@@ -285,18 +286,20 @@ fn check_files(layout: &Layout, config: &Config) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn read_config(layout: &Layout) -> Result<Config, OpenError> {
+/// exchange.toml, and what stands in it.
+fn read_config(layout: &Layout) -> Result<(Config, String), OpenError> {
     let file = layout.config();
     let text = std::fs::read_to_string(&file).map_err(|error| OpenError::Damaged {
         file: file.clone(),
         problem: error.to_string(),
         mend: "this is no exchange, or its exchange.toml is gone; baton init makes a new one".into(),
     })?;
-    Config::parse(&text).map_err(|problem| OpenError::Damaged {
+    let config = Config::parse(&text).map_err(|problem| OpenError::Damaged {
         file,
         problem,
         mend: "correct the file and mount again".into(),
-    })
+    })?;
+    Ok((config, text))
 }
 
 fn read_trust(layout: &Layout) -> Result<TrustList, OpenError> {

@@ -10,7 +10,7 @@ use super::handles::{Backings, Handles};
 use super::inodes::Inodes;
 #[cfg(target_os = "linux")]
 use super::locks::Asked;
-use super::names::{Change, Entry};
+use super::names::{Change, Entry, Move};
 use super::tree::{Node, TOP};
 #[cfg(target_os = "linux")]
 use crate::exchange::locks::LockMode;
@@ -260,8 +260,13 @@ impl Filesystem for Mounted {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        let (caller, flags) = (self.caller(request), flags.bits());
+        if let Some((closing, [from, to])) = self.closing_for_move(&caller, parent.0, new_parent.0, flags) {
+            let asked = Move { from, name: name.into(), to, new_name: new_name.into(), flags };
+            return self.rename_after(closing, caller, asked, reply);
+        }
         let moved = attempt("rename", || {
-            Mounted::rename(self, &self.caller(request), parent.0, name, new_parent.0, new_name, flags.bits())
+            Mounted::rename(self, &caller, parent.0, name, new_parent.0, new_name, flags)
         });
         reply_empty(moved, reply);
     }

@@ -75,6 +75,7 @@ pub(super) struct Inodes {
     views: Table<View>,
     mailboxes: Table<AgentName>,
     arrivals: AtomicU64,
+    /// Of the roots only what is kept in them: references to them are not counted.
     references: Mutex<HashMap<FileId, References>>,
 }
 
@@ -109,7 +110,7 @@ impl Inodes {
             views: Table::new(),
             mailboxes: Table::new(),
             arrivals: AtomicU64::default(),
-            references: Mutex::default(),
+            references: Mutex::new(HashMap::from(roots.map(|root| (root, References::default())))),
         }
     }
 
@@ -208,7 +209,16 @@ impl Inodes {
         }
     }
 
-    /// How many files the kernel knows.
+    /// A name has gone from one directory to another. The kernel keeps it there for as long as it was to keep it here.
+    pub(super) fn moved(&self, from: FileId, to: FileId) {
+        let mut references = self.references.lock();
+        let kept = references.get(&from).and_then(|held| held.kept);
+        if let Some(held) = references.get_mut(&to) {
+            held.kept = held.kept.max(kept);
+        }
+    }
+
+    /// How many files the kernel knows, the roots among them.
     pub(super) fn known(&self) -> usize {
         self.references.lock().len()
     }
@@ -226,6 +236,9 @@ impl Inodes {
     /// The references that the kernel gives back: which file, how many.
     pub(super) fn forget(&self, number: u64, count: u64) -> Option<(FileId, u64)> {
         let Some(Node::File { id, .. }) = self.node(number) else { return None };
+        if self.roots.contains(&id) {
+            return None;
+        }
         let mut references = self.references.lock();
         let held = references.get_mut(&id)?;
         let count = count.min(held.count);
@@ -238,7 +251,8 @@ impl Inodes {
 
     /// All references that are still out, when the mount ends.
     pub(super) fn forget_all(&self) -> Vec<(FileId, u64)> {
-        self.references.lock().drain().map(|(id, held)| (id, held.count)).collect()
+        let drained = std::mem::take(&mut *self.references.lock());
+        drained.into_iter().map(|(id, held)| (id, held.count)).filter(|(_, count)| *count > 0).collect()
     }
 }
 
@@ -318,5 +332,23 @@ mod tests {
         inodes.closed(dir);
         assert!(!inodes.count(file, dir, false).closing);
         assert!(inodes.close(dir).is_some());
+    }
+
+    #[test]
+    fn a_name_that_moves_is_kept_where_it_goes() {
+        let inodes = Inodes::new([FileId(0), FileId(2)]);
+        let (old, new) = (FileId(0), FileId(4));
+        inodes.count(new, FileId(0), false);
+        inodes.count(FileId(6), old, false);
+        let kept = inodes.close(old);
+        assert!(kept.is_some(), "in a root too");
+        inodes.closed(old);
+        inodes.moved(new, old);
+        assert_eq!(inodes.close(old), kept, "nothing was kept there");
+        inodes.closed(old);
+        inodes.moved(old, new);
+        assert_eq!(inodes.close(new), kept);
+        assert_eq!(inodes.forget(inodes.number(&Node::File { id: old, aliased: false }), 1), None);
+        assert_eq!(inodes.forget_all().len(), 2, "roots are never given back");
     }
 }

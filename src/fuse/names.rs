@@ -5,9 +5,10 @@
 
 use super::adapter::Mounted;
 use super::handles::{Handle, Listing};
+use super::inodes::Inodes;
 use super::tree::{self, Dir, Node};
-use crate::exchange::files::SetAttr;
-use crate::exchange::{Attr, Caller, Denied, Outcome};
+use crate::exchange::files::{FileId, SetAttr};
+use crate::exchange::{Attr, Caller, Denied, Exchange, Outcome};
 use fuser::TimeOrNow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -15,13 +16,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 #[cfg(target_os = "linux")]
-const RENAME_EXCHANGE: u32 = libc::RENAME_EXCHANGE;
+pub(super) const RENAME_EXCHANGE: u32 = libc::RENAME_EXCHANGE;
 #[cfg(not(target_os = "linux"))]
-const RENAME_EXCHANGE: u32 = 2;
+pub(super) const RENAME_EXCHANGE: u32 = 2;
 #[cfg(target_os = "linux")]
 const RENAME_NOREPLACE: u32 = libc::RENAME_NOREPLACE;
 #[cfg(not(target_os = "linux"))]
 const RENAME_NOREPLACE: u32 = 1;
+/// RENAME_WHITEOUT would leave a device behind, which mknod(2) makes for nobody here.
+pub(super) const RENAME_FLAGS: u32 = RENAME_NOREPLACE | RENAME_EXCHANGE;
 
 // libc's S_IFMT and S_IFREG, which are of another width on macOS than FUSE's modes.
 const FILE_TYPE: u32 = 0o170_000;
@@ -76,6 +79,29 @@ pub(super) struct Entry {
     pub(super) attr: Attr,
     /// How long the kernel may keep the name.
     pub(super) kept: Duration,
+}
+
+/// A rename among ordinary files.
+pub(super) struct Move {
+    pub(super) from: FileId,
+    pub(super) name: OsString,
+    pub(super) to: FileId,
+    pub(super) new_name: OsString,
+    pub(super) flags: u32,
+}
+
+impl Move {
+    pub(super) fn carry_out(&self, exchange: &Exchange, inodes: &Inodes, caller: &Caller) -> Outcome<()> {
+        let Move { from, name, to, new_name, flags } = self;
+        exchange.files().rename(caller, *from, name, *to, new_name, *flags)?;
+        if from != to {
+            inodes.moved(*from, *to);
+            if flags & RENAME_EXCHANGE != 0 {
+                inodes.moved(*to, *from);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn time(asked: Option<TimeOrNow>) -> Option<SystemTime> {
@@ -311,15 +337,16 @@ impl Mounted {
         new_name: &OsStr,
         flags: u32,
     ) -> Outcome<()> {
-        if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE) != 0 {
-            // RENAME_WHITEOUT would leave a device behind, which mknod(2) makes for nobody here.
+        if flags & !RENAME_FLAGS != 0 {
             return Err(Denied::os(libc::EINVAL));
         }
         let parent = self.node(parent)?;
         let new_parent = self.node(new_parent)?;
         match (&parent, &new_parent) {
-            (Node::File { id, .. }, Node::File { id: new_id, .. }) => {
-                self.exchange.files().rename(caller, *id, name, *new_id, new_name, flags)
+            (Node::File { id: from, .. }, Node::File { id: to, .. }) => {
+                let (from, to) = (*from, *to);
+                let asked = Move { from, name: name.into(), to, new_name: new_name.into(), flags };
+                asked.carry_out(&self.exchange, &self.inodes, caller)
             }
             (Node::Dir { dir: Dir::State(from), .. }, Node::Dir { dir: Dir::State(to), .. }) => {
                 let is_view = || matches!(self.peek(caller, &parent, name), Some(Node::View { .. }));

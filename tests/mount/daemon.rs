@@ -1,6 +1,6 @@
 //! The daemon: one per exchange, ended by its last umount, repaired after anything.
 
-use crate::common::{BATON, Fixture, is_mounted, signal, wait_until};
+use crate::common::{BATON, Fixture, is_mounted, run, signal, wait_until};
 use std::fs;
 use std::io::Write as _;
 use std::process::Command;
@@ -68,6 +68,37 @@ fn a_mount_is_no_less_a_mount_where_its_message_can_not_be_written() {
     assert_eq!(written.unwrap_err().raw_os_error(), Some(libc::EBADMSG), "a refusal that can't be logged");
     assert!(umount().success());
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_daemon_that_goes_by_an_older_exchange_toml_says_so() {
+    const TEXT: &str =
+        "exchange.toml has changed since the daemon read it: unmount every mount of this exchange";
+    let fixture = Fixture::new();
+    let says = |args: &[&str]| {
+        let mountpoint = fixture.new_mountpoint();
+        let output = run(&mut fixture.mount_command(&mountpoint, args), "");
+        let said = output.stderr.contains(TEXT);
+        if output.status == 0 {
+            fixture.umount(&mountpoint).ok();
+        }
+        (output.status, said)
+    };
+    let status = || fixture.baton(&["status"]).ok().contains(TEXT);
+    let bob = fixture.mount_as("bob");
+    assert_eq!(says(&[]), (0, false));
+    assert!(!status());
+    assert_eq!(fixture.status()["daemon"]["config_changed"], false);
+    fixture.reconfigure(|text| text + "\n[agents.zed]\n");
+    assert_eq!(says(&[]), (0, true));
+    assert_eq!(says(&["--as", "zed"]), (1, true), "the daemon does not know zed");
+    assert!(status());
+    assert_eq!(fixture.status()["daemon"]["config_changed"], true);
+    bob.umount();
+    assert_eq!(says(&["--as", "zed"]), (0, false));
+    fixture.reconfigure(|text| text.replace("\n[agents.zed]\n", ""));
+    let _bob = fixture.mount_as("bob");
+    assert!(!status());
 }
 
 #[test]

@@ -156,6 +156,144 @@ assert time.monotonic() - start < 0.9
     );
 }
 
+/// As bob, on one mount with alice: what is moved into a closed directory is closed to her at once.
+const MOVES: &str = "
+import ctypes
+def exchange(a, b):
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.renameat2(-100, a.encode(), -100, b.encode(), 2) == 0, os.strerror(ctypes.get_errno())
+def closed(path, uid=ALICE):
+    be(uid)
+    try: open(path).close()
+    except PermissionError: return True
+    finally: be(BOB)
+    return False
+def write(path, text='x'):
+    with open(path, 'w') as f: f.write(text)
+    os.chmod(path, 0o666)
+be(BOB)
+os.umask(0)
+top = 'memory/bob'
+private, public = f'{top}/private', f'{top}/public'
+os.mkdir(private, 0o700); os.mkdir(public, 0o755); os.mkdir(f'{top}/aside', 0o755)
+";
+
+#[test]
+fn what_is_moved_into_a_closed_directory_is_closed_at_once() {
+    for args in [&["--allow-other"][..], &["--allow-other", "--no-passthrough"]] {
+        let Some(shared) = Shared::mounted(args) else { return };
+        as_users(
+            &shared,
+            &(MOVES.to_owned()
+                + "
+for old, new in (
+    (f'{top}/note', f'{private}/note'),
+    ('_coordination/memory/bob/other', f'{private}/other'),
+    (f'{public}/deep', f'{private}/deep'),
+):
+    write(old)
+    assert not closed(old)
+    os.rename(old, new)
+    assert closed(new), new
+    assert open(new).read() == 'x' and not os.path.exists(old)
+# By its other path too.
+write(f'{top}/both'); assert not closed('_coordination/memory/bob/both')
+os.rename(f'{top}/both', f'{private}/both')
+assert closed('_coordination/memory/bob/private/both')
+try: open('_coordination/memory/bob/both'); raise SystemExit('it is still there')
+except FileNotFoundError: pass
+# A folder, and what is in it.
+os.mkdir(f'{top}/d', 0o755); write(f'{top}/d/f'); assert not closed(f'{top}/d/f')
+os.rename(f'{top}/d', f'{private}/d')
+assert closed(f'{private}/d/f')
+# An exchange, whichever of the two names is closed away.
+for n, paths in enumerate(((f'{top}/a', f'{private}/a'), (f'{private}/b', f'{top}/b'))):
+    write(paths[0], 'first'); write(paths[1], 'second')
+    assert [closed(path) for path in paths] == [n == 1, n == 0]
+    exchange(*paths)
+    assert [closed(path) for path in paths] == [n == 1, n == 0]
+    assert [open(path).read() for path in paths] == ['second', 'first']
+# A link is another name, which nobody keeps there.
+write(f'{top}/l'); assert not closed(f'{top}/l')
+os.link(f'{top}/l', f'{private}/l')
+assert closed(f'{private}/l')
+# First into a directory that is open, and that is closed afterwards.
+write(f'{top}/twice'); assert not closed(f'{top}/twice')
+os.rename(f'{top}/twice', f'{public}/twice')
+os.chmod(public, 0o700)
+assert closed(f'{public}/twice')
+"),
+        );
+        shared.fixture.verify();
+    }
+}
+
+#[test]
+fn nobody_finds_a_name_while_it_moves_into_a_closed_directory() {
+    let Some(shared) = Shared::new() else { return };
+    as_users(
+        &shared,
+        &(MOVES.to_owned()
+            + "
+write(f'{top}/0')
+def look(old, new):
+    # Keeps asking for the name, so that a lookup of it is always under way, until the move is over; then it is closed.
+    os.seteuid(0); os.setegid(ALICE); os.seteuid(ALICE)
+    while True:
+        try: os.stat(old)
+        except FileNotFoundError: break
+    for _ in range(200):
+        try: os.stat(new); os._exit(1)
+        except PermissionError: pass
+    os._exit(0)
+for n in range(5):
+    old, new = f'{top}/{n}', f'{private}/{n}'
+    write(old)
+    lookers = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0: look(old, new)
+        lookers.append(pid)
+    time.sleep(0.05)
+    os.rename(old, new)
+    assert [os.waitpid(pid, 0)[1] for pid in lookers] == [0] * 4
+"),
+    );
+}
+
+#[test]
+fn a_move_waits_for_nobody_where_nothing_is_closed_away() {
+    let Some(shared) = Shared::new() else { return };
+    as_users(
+        &shared,
+        &(MOVES.to_owned()
+            + "
+os.mkdir(f'{top}/private2', 0o700)
+start = time.monotonic()
+for n in range(20):
+    write(f'{top}/{n}'); closed(f'{top}/{n}')
+    os.rename(f'{top}/{n}', f'{public}/{n}')
+    write(f'{private}/{n}'); os.rename(f'{private}/{n}', f'{top}/private2/{n}')
+    os.rename(f'{top}/private2/{n}', f'{public}/{n}')
+    os.rename(f'{public}/{n}', f'{public}/same-{n}')
+    # Who may not is told so at once.
+    be(ALICE)
+    try: os.rename(f'{public}/same-{n}', f'{private}/{n}')
+    except PermissionError: pass
+    else: raise SystemExit('alice moved it')
+    be(BOB)
+# Each wait would be a second.
+assert time.monotonic() - start < 8, time.monotonic() - start
+"),
+    );
+    let fixture = Fixture::new();
+    let alone = fixture.mount_as("bob");
+    alone.bash("cd memory/bob && mkdir -m 700 p && echo x > f && cat f").ok();
+    let start = Instant::now();
+    fs::rename(alone.at("memory/bob/f"), alone.at("memory/bob/p/f")).unwrap();
+    assert!(start.elapsed() < Duration::from_millis(900), "on a mount of one user nobody is kept out");
+}
+
 #[test]
 fn a_second_mount_changes_what_the_first_one_sees_at_once() {
     let fixture = Fixture::new();

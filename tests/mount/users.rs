@@ -150,7 +150,16 @@ impl Shared {
         Self::configured(|_| {})
     }
 
+    /// As [`Shared::new`], with a mount of the test's own.
+    pub fn mounted(args: &[&str]) -> Option<Self> {
+        Self::with(|_| {}, |fixture| fixture.mount_with(args))
+    }
+
     fn configured(configure: impl FnOnce(&Fixture)) -> Option<Self> {
+        Self::with(configure, Fixture::mount_as_operator)
+    }
+
+    fn with(configure: impl FnOnce(&Fixture), mount: impl FnOnce(&Fixture) -> Mount) -> Option<Self> {
         if !is_root() {
             eprintln!("not root: several users cannot be tried here");
             return None;
@@ -163,7 +172,7 @@ impl Shared {
         ]);
         fs::set_permissions(fixture.dir().parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
         configure(&fixture);
-        let mount = fixture.mount_as_operator();
+        let mount = mount(&fixture);
         Some(Shared { fixture, mount, home: Home::new(BOB) })
     }
 
