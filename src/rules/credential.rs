@@ -235,6 +235,12 @@ fn compare_accounts(old: &Credential, new: &Credential) -> Accounts {
     }
 }
 
+/// Whether a login names less of its account than another does, or holds no token where that one holds one.
+pub fn lacks(new: &Credential, old: &Credential) -> bool {
+    old.accounts.keys().any(|place| !new.accounts.contains_key(place))
+        || (old.fingerprint.is_some() && new.fingerprint.is_none())
+}
+
 /// Whether two logins are known to be of one account.
 pub fn is_same_login(one: &Credential, other: &Credential) -> bool {
     match compare_accounts(one, other) {
@@ -280,6 +286,9 @@ pub fn judge(
             ));
         }
         Accounts::Same | Accounts::Unknown if same_token => return Ok(Verdict::Unchanged),
+        _ if lacks(new, old) => {
+            return refuse(format!("Slot {name} holds {was} with its token; these bytes hold none."));
+        }
         _ if strict => {
             return refuse(format!(
                 "Slot {name} holds {was}; these bytes hold {is} with another token, and this profile (identity = \

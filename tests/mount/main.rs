@@ -16,6 +16,7 @@ mod daemon;
 mod delivery;
 mod faults;
 mod guard;
+mod guard_order;
 mod handoffs;
 mod hardening;
 mod hostile;

@@ -442,7 +442,7 @@ impl Files {
                 if fd::find(&dir.handle, name)?.is_some() {
                     return Err(Denied::os(libc::EEXIST));
                 }
-                self.switch_by(caller, "symlink", profile, target, make)?;
+                self.switch_by(caller, "symlink", profile, target, |_| make())?;
             }
             // A link with a slot's name is no slot: it is how some programs name their temp link.
             Some(_) | None => make().map_err(Denied::Io)?,

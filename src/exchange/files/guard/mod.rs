@@ -344,7 +344,14 @@ impl Files {
             LoginName::Slot(slot) => slot,
         };
         if profile.slot_handle(slot)?.is_none() {
-            return Ok(None);
+            // Another mount may be making the slot: what is removed by its name must not be that.
+            let _commit = profile.commit.lock();
+            if profile.slot_handle(slot)?.is_none() {
+                let name = profile.slot_file_name(slot);
+                rustix::fs::unlinkat(&profile.dir, name.as_str(), AtFlags::empty())
+                    .map_err(io::Error::from)?;
+                return Ok(Some(()));
+            }
         }
         let office = self.office()?;
         if office.actor(caller) != Actor::Operator {
@@ -371,7 +378,7 @@ impl Files {
         operation: &'static str,
         profile: &Profile,
         target: &OsStr,
-        perform: impl FnOnce() -> io::Result<()>,
+        perform: impl FnOnce(&SlotName) -> io::Result<()>,
     ) -> Outcome<()> {
         let link = LoginName::Live;
         let slot = match credential::link_target(&profile.config.format, target.as_bytes()) {
@@ -383,7 +390,7 @@ impl Files {
         let office = self.office()?;
         let by = office.actor(caller);
         let note = |change: &Change<'_>| self.note(&by, profile, change);
-        match profile.switch(&slot, office.now(), false, perform, &note) {
+        match profile.switch(&slot, office.now(), false, || perform(&slot), &note) {
             Ok(_) => Ok(()),
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
             Err(Fault::Broke(refusal)) => {
@@ -403,33 +410,31 @@ impl Files {
     ) -> Outcome<Option<()>> {
         let source = fd::at(&dir.handle, name)?;
         let from = source.metadata()?;
-        let source_guard = guarded(dir, name).filter(|(_, guard)| match guard {
-            LoginName::Live => true,
-            LoginName::Slot(_) => from.is_file(),
-        });
         let target_guard = guarded(new_dir, new_name);
-        if let Some((profile, guard)) = source_guard {
+        if let Some((profile, guard)) = guarded(dir, name) {
             if dir.key == new_dir.key && name == new_name {
                 return Ok(Some(())); // as rename(2) does of a name to itself
             }
+            // A link may have a slot's name only to become the live one: of two mounts, the other may just be making
+            // that slot.
+            let switches = from.is_symlink() && matches!(target_guard, Some((_, LoginName::Live)));
             let advice = match guard {
-                LoginName::Live => format!(
+                LoginName::Slot(_) if switches && !flags.contains(RenameFlags::EXCHANGE) => None,
+                LoginName::Live => Some(format!(
                     "The live login stays where it is: to use another, {}.",
                     profile.config.format.switch_command("<slot>")
+                )),
+                LoginName::Slot(_) => Some(
+                    "What has a slot's name stays where it is. To use a slot, point the live link at it."
+                        .to_owned(),
                 ),
-                LoginName::Slot(_) => {
-                    "A slot stays where it is. To use it, point the live link at it.".to_owned()
-                }
             };
-            return Err(self.refuse_identity(caller, "rename", profile, &guard, advice));
+            if let Some(advice) = advice {
+                return Err(self.refuse_identity(caller, "rename", profile, &guard, advice));
+            }
         }
         let Some((profile, guard)) = target_guard else { return Ok(None) };
         let present = fd::find(&new_dir.handle, new_name)?;
-        let occupied = match (&guard, &present) {
-            (_, None) => false,
-            (LoginName::Live, Some(_)) => true,
-            (LoginName::Slot(_), Some(present)) => present.metadata()?.is_file(),
-        };
         if flags.contains(RenameFlags::EXCHANGE) {
             if present.is_none() {
                 return Err(Denied::os(libc::ENOENT));
@@ -444,12 +449,10 @@ impl Files {
             return match guard {
                 LoginName::Live => {
                     let target = fd::read_link(&source)?;
-                    self.switch_by(caller, "rename", profile, &target, || {
-                        Ok(rustix::fs::renameat(&dir.handle, name, &new_dir.handle, new_name)?)
-                    })
-                    .map(Some)
+                    // Not the link that was looked at, whose name may have been given to anything meanwhile.
+                    self.switch_by(caller, "rename", profile, &target, |slot| profile.relink(slot))?;
+                    remove_if_still(dir, name, &from).map(Some)
                 }
-                LoginName::Slot(_) if !occupied => Ok(None),
                 LoginName::Slot(_) => {
                     let advice = format!("A slot is a file and never becomes a link. {WHOLE_FILE}");
                     Err(self.refuse_identity(caller, "rename", profile, &guard, advice))
@@ -461,13 +464,7 @@ impl Files {
             return Err(self.refuse_identity(caller, "rename", profile, &guard, advice));
         }
         self.rename_login(caller, (&source, profile, guard))?;
-        // The name may have been given to another file meanwhile, which is not ours to remove.
-        if let Some(still) = fd::find(&dir.handle, name)?
-            && fd::FileKey::of(&still.metadata()?) == fd::FileKey::of(&from)
-        {
-            rustix::fs::unlinkat(&dir.handle, name, AtFlags::empty()).map_err(io::Error::from)?;
-        }
-        Ok(Some(()))
+        remove_if_still(dir, name, &from).map(Some)
     }
 
     /// Judges a temp file's bytes for the slot that a rename would put them in, directly or through the link.
@@ -476,10 +473,12 @@ impl Files {
         caller: &Caller,
         (source, profile, guard): (&File, &Arc<Profile>, LoginName),
     ) -> Outcome<()> {
+        let (process, now) = (Process::of(caller.pid), self.office()?.now());
         let (slot, link_first) = match guard {
             LoginName::Slot(slot) => (slot, false),
             LoginName::Live => match profile.live()? {
-                Live::To(slot) => (slot, false),
+                // Who began its refresh before a switch saves the login that it began with.
+                Live::To(slot) => (profile.refreshed_by(process, now)?.unwrap_or(slot), false),
                 Live::Absent if profile.slots()?.is_empty() => (SlotName::first(), true),
                 Live::Absent | Live::Other => {
                     let bytes = read_up_to_limit(&fd::reopen(source, OFlags::RDONLY)?)?;
@@ -498,8 +497,7 @@ impl Files {
             // The temp file keeps its bytes, so none are lost.
             return Err(self.too_long(caller, "rename", profile, &slot, &[]));
         }
-        let now = self.office()?.now();
-        let grounds = Grounds::Judged(profile.witness(Process::of(caller.pid), now)?);
+        let grounds = Grounds::Judged(profile.witness(process, &slot, now)?);
         let by = self.office()?.actor(caller);
         let owner = self.new_owner(caller);
         let account = self.ask_account(profile, &slot, &bytes);
@@ -513,4 +511,14 @@ impl Files {
             Err(Fault::Io(e)) => Err(Denied::Io(e)),
         }
     }
+}
+
+/// Removes a name that still leads to the file that it led to: it may have been given to another meanwhile.
+fn remove_if_still(dir: &Plain, name: &OsStr, from: &std::fs::Metadata) -> Outcome<()> {
+    if let Some(still) = fd::find(&dir.handle, name)?
+        && fd::FileKey::of(&still.metadata()?) == fd::FileKey::of(from)
+    {
+        rustix::fs::unlinkat(&dir.handle, name, AtFlags::empty()).map_err(io::Error::from)?;
+    }
+    Ok(())
 }

@@ -3,7 +3,8 @@
 use super::profile::Profile;
 use crate::exchange::files::Files;
 use crate::exchange::files::fd;
-use crate::exchange::files::process::{self, Process};
+use crate::exchange::files::process;
+use crate::exchange::process::process_of;
 use crate::exchange::{Attempt, Caller, Denied};
 use crate::rules::credential::{self, NOTICE, SlotName};
 use crate::rules::{Refusal, Rule};
@@ -91,7 +92,8 @@ impl Files {
         let (is_identity, why) = (refusal.rule == Rule::Identity, refusal.advice.clone());
         let (denied, kept) = office.refuse_kept(caller, attempt, refusal);
         if is_identity {
-            let pid = Process::of(caller.pid).map_or(caller.pid, |process| process.tgid);
+            // By what may be asked of a thread in execve(2), too.
+            let pid = process_of(caller.pid);
             let program = process::program(pid).map_or(String::new(), |program| format!(" ({program})"));
             let kept = kept.as_deref().and_then(|path| Path::new(path).file_name()?.to_str());
             let told = Told {

@@ -5,8 +5,8 @@ use super::change::Fault;
 use super::profile::{Profile, read_up_to_limit};
 use crate::exchange::files::access::{Operation, READ};
 use crate::exchange::files::nodes::{Node, Plain};
-use crate::exchange::files::process::Process;
 use crate::exchange::files::{FileEntry, Files, OpenFile, Opened, SetAttr, fd, wanted};
+use crate::exchange::process::process_of;
 use crate::exchange::{Attempt, Attr, Caller, Denied, Outcome};
 use crate::rules::credential::{GuardedName, NOTICE, SlotName};
 use crate::rules::{Refusal, Rule};
@@ -223,7 +223,7 @@ impl Files {
         draft.bytes.resize(len, 0);
         draft.bytes[offset..end].copy_from_slice(data);
         draft.pending = true;
-        draft.written_by = Some(process_of(caller));
+        draft.written_by = Some(process_of(caller.pid));
         draft.caller = caller.clone();
         if draft.is_whole() {
             self.decide_sidecar(caller, writer, &mut draft, "write")?;
@@ -268,7 +268,7 @@ impl Files {
         writer: &SidecarWriter,
     ) -> Outcome<()> {
         let draft = writer.draft.lock();
-        if draft.pending && draft.written_by == Some(process_of(caller)) && !draft.is_whole() {
+        if draft.pending && draft.written_by == Some(process_of(caller.pid)) && !draft.is_whole() {
             return Err(Denied::Refused(partial(&writer.slot)));
         }
         Ok(())
@@ -420,10 +420,6 @@ impl Files {
         let refusal = advice_against(name, "It has one name");
         self.refuse_record(caller, "link", (profile, name), refusal)
     }
-}
-
-fn process_of(caller: &Caller) -> u32 {
-    Process::of(caller.pid).map_or(caller.pid, |process| process.tgid)
 }
 
 fn partial(slot: &SlotName) -> Refusal {

@@ -10,7 +10,7 @@ use crate::exchange::process::{Ending, ending, process_of};
 use crate::exchange::{Attempt, Caller, Denied, Outcome};
 use crate::rules::credential::{self, MAX_CREDENTIAL_BYTES, SlotName};
 use crate::rules::{Refusal, Rule};
-use crate::wire::credential::{Credential, CredentialFile, Syntax};
+use crate::wire::credential::{CredentialFile, Syntax};
 use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ struct Draft {
     changes: u64,
     /// Something in `bytes` is neither published nor refused yet.
     pending: bool,
+    /// Some of `bytes` is the slot's content still, so that it may be a mixture until its writer closes it.
+    patched: bool,
     /// The process that wrote last, since the last decision: its pid, and all of it where that is known.
     written_by: Option<(u32, Option<Process>)>,
     /// What was refused last. Buffered writers (Python's) try once more from the start when they close.
@@ -47,6 +49,9 @@ impl Draft {
             self.bytes.clear(); // a second try replaces the first, not the slot's content
         }
         let end = offset + data.len();
+        if !self.pending {
+            self.patched = offset > 0 || end < self.bytes.len();
+        }
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
@@ -56,7 +61,7 @@ impl Draft {
     /// Back to the slot's content, because what was written is refused: gives that out.
     fn start_over(&mut self, writer: &SlotWriter) -> io::Result<Zeroizing<Vec<u8>>> {
         let kept = writer.profile.slot_bytes(&writer.slot)?.unwrap_or_default();
-        (self.pending, self.written_by, self.try_again) = (false, None, false);
+        (self.pending, self.patched, self.written_by, self.try_again) = (false, false, None, false);
         Ok(std::mem::replace(&mut self.bytes, kept))
     }
 }
@@ -88,7 +93,8 @@ impl SlotWriter {
         pending: bool,
     ) -> Self {
         let (written_by, refused, caller) = (None, None, caller.clone());
-        let draft = Draft { bytes, changes: 0, pending, written_by, refused, try_again: false, caller };
+        let (changes, patched, try_again) = (0, false, false);
+        let draft = Draft { bytes, changes, pending, patched, written_by, refused, try_again, caller };
         SlotWriter { profile, slot, link_first, draft: Mutex::new(draft) }
     }
 
@@ -101,8 +107,18 @@ impl SlotWriter {
     }
 
     /// Whether it can be seen only at close(2) that a draft is whole.
-    fn is_whole_when_closed(&self) -> bool {
-        self.profile.config.format.syntax == Syntax::Yaml
+    fn is_whole_when_closed(&self, draft: &Draft) -> bool {
+        draft.patched || self.profile.config.format.syntax == Syntax::Yaml
+    }
+
+    /// Before a change of what is not pending: the slot may have got another content since.
+    fn look_again(&self, draft: &mut Draft) -> io::Result<()> {
+        if !draft.pending
+            && let Some(bytes) = self.profile.slot_bytes(&self.slot)?
+        {
+            draft.bytes = bytes;
+        }
+        Ok(())
     }
 
     /// The draft's length: what fstat() on the descriptor shows.
@@ -126,6 +142,7 @@ impl Files {
     ) -> Outcome<usize> {
         let process = Process::of(caller.pid);
         let mut draft = writer.draft.lock();
+        writer.look_again(&mut draft)?;
         let offset = if append { draft.bytes.len() } else { usize::try_from(offset).unwrap_or(usize::MAX) };
         if offset.saturating_add(data.len()) > MAX_CREDENTIAL_BYTES {
             let mut refused = draft.start_over(writer)?;
@@ -134,7 +151,9 @@ impl Files {
             return Err(self.too_long(caller, "write", &writer.profile, &writer.slot, &refused));
         }
         draft.put(offset, data);
-        let at_once = data.len() == draft.bytes.len() && self.is_foreign(writer, data, process)?;
+        let at_once = data.len() == draft.bytes.len()
+            && writer.is_whole_when_closed(&draft)
+            && self.is_foreign(writer, data, process)?;
         self.changed(caller, writer, draft, process, ("write", at_once))?;
         Ok(data.len())
     }
@@ -154,9 +173,11 @@ impl Files {
             return Err(self.too_long(caller, "truncate", &writer.profile, &writer.slot, &[]));
         };
         let mut draft = writer.draft.lock();
+        writer.look_again(&mut draft)?;
         if draft.bytes.len() == len {
             return Ok(());
         }
+        draft.patched = len > 0 && (draft.patched || !draft.pending);
         draft.bytes.resize(len, 0);
         self.changed(caller, writer, draft, process, ("truncate", false))
     }
@@ -166,7 +187,7 @@ impl Files {
     fn is_foreign(&self, writer: &SlotWriter, data: &[u8], process: Option<Process>) -> Outcome<bool> {
         let SlotWriter { profile, slot, .. } = writer;
         let format = &profile.config.format;
-        if !writer.is_whole_when_closed() || format.check_whole(data).is_err() {
+        if format.check_whole(data).is_err() {
             return Ok(false);
         }
         let Ok(new) = format.read(data) else { return Ok(false) };
@@ -177,13 +198,11 @@ impl Files {
             CredentialFile::Login(login) => {
                 let now = self.office()?.now();
                 let held = profile.slot_bytes(slot)?.and_then(|bytes| profile.slot_login(slot, &bytes));
-                let may_follow =
-                    |held: &Credential| held.accounts.keys().any(|at| !login.accounts.contains_key(at));
-                if held.as_ref().is_some_and(may_follow) {
+                if held.as_ref().is_some_and(|held| credential::lacks(&login, held)) {
                     return Ok(false); // in a further write
                 }
                 let new = CredentialFile::Login(login);
-                let witness = profile.witness(process, now)?;
+                let witness = profile.witness(process, slot, now)?;
                 let (at, strict) = (profile.slot_ref(slot), profile.config.strict);
                 Ok(credential::judge(at, held.as_ref(), &new, witness, now, strict).is_err())
             }
@@ -200,12 +219,13 @@ impl Files {
         process: Option<Process>,
         (operation, at_once): (&'static str, bool),
     ) -> Outcome<()> {
-        draft.pending = true;
+        (draft.pending, draft.try_again) = (true, false);
         draft.changes += 1;
         draft.written_by = Some((process.map_or(caller.pid, |process| process.tgid), process));
         draft.caller = caller.clone();
         // Most drafts that are not whole show it in their last byte, without a parse.
-        let may_be_whole = !writer.is_whole_when_closed() && draft.bytes.trim_ascii_end().ends_with(b"}");
+        let may_be_whole =
+            !writer.is_whole_when_closed(&draft) && draft.bytes.trim_ascii_end().ends_with(b"}");
         if at_once || (may_be_whole && writer.profile.config.format.check_whole(&draft.bytes).is_ok()) {
             return self.judge_whole(caller, writer, draft, process, operation);
         }
@@ -252,7 +272,7 @@ impl Files {
     ) -> Outcome<Decision> {
         let now = self.office()?.now();
         let SlotWriter { profile, slot, .. } = writer;
-        let grounds = Grounds::Judged(profile.witness(process, now)?);
+        let grounds = Grounds::Judged(profile.witness(process, slot, now)?);
         // The slot exists once this descriptor's first login is published.
         let link_first = writer.link_first && profile.slot_handle(slot)?.is_none();
         let by = self.office()?.actor(caller);
@@ -260,7 +280,8 @@ impl Files {
         let submission = Submission { slot, bytes: &draft.bytes, account, grounds, owner, link_first, now };
         match self.submit(&by, profile, submission) {
             Ok(_) => {
-                (draft.pending, draft.written_by, draft.try_again) = (false, None, false);
+                (draft.pending, draft.patched, draft.written_by, draft.try_again) =
+                    (false, false, None, false);
                 Ok(Decision::Published)
             }
             Err(Fault::Broke(refusal)) => {
@@ -285,7 +306,7 @@ impl Files {
     /// # Errors
     /// `partial`, `identity`.
     pub(in crate::exchange::files) fn flush_slot(&self, caller: &Caller, writer: &SlotWriter) -> Outcome<()> {
-        let draft = writer.draft.lock();
+        let mut draft = writer.draft.lock();
         let Some((writer_pid, process)) = draft.written_by.filter(|_| draft.pending) else { return Ok(()) };
         // A shell's redirection closes a copy before the first write, and its children close theirs. Nothing here
         // may ask for more of the caller than its status: it may be in the middle of execve(2).
@@ -295,11 +316,33 @@ impl Files {
         if let Err(why) = writer.profile.config.format.check_whole(&draft.bytes) {
             return Err(Denied::Refused(partial(&writer.slot, &why)));
         }
-        if writer.is_whole_when_closed() && ending(caller.pid, caller.uid) == Ending::Killed {
+        if writer.is_whole_when_closed(&draft) && ending(caller.pid, caller.uid) == Ending::Killed {
+            draft.try_again = false;
             // What a killed writer has written so far is all that it will write, whole or not. Nobody reads this.
             return Err(Denied::os(libc::EINTR));
         }
+        if let Some(lost) = self.lacks(writer, &draft.bytes)? {
+            // It may yet be written, and is judged at the last close; who closes for good hears of it here.
+            draft.try_again = true;
+            return Err(Denied::Refused(lost));
+        }
         self.judge_whole(caller, writer, draft, process, "close")
+    }
+
+    /// What a whole draft lacks of what its slot holds, where that could still follow: the first lines of a YAML login
+    /// are whole by themselves.
+    fn lacks(&self, writer: &SlotWriter, bytes: &[u8]) -> Outcome<Option<Refusal>> {
+        let SlotWriter { profile, slot, .. } = writer;
+        if profile.config.format.syntax != Syntax::Yaml {
+            return Ok(None);
+        }
+        let held = profile.slot_bytes(slot)?.and_then(|held| profile.login(&held));
+        let lacks = match profile.config.format.read(bytes) {
+            Ok(CredentialFile::Login(new)) => held.is_some_and(|held| credential::lacks(&new, &held)),
+            _ => true,
+        };
+        Ok(lacks
+            .then(|| partial(slot, "what was written holds less than a login, or less than the slot does")))
     }
 
     /// The last close: what is still incomplete is refused.
@@ -312,7 +355,7 @@ impl Files {
         let whole = writer.profile.config.format.check_whole(&draft.bytes);
         if whole.is_ok() && draft.try_again {
             // This is the last chance. Nobody is left to be told, and the refusal, if it comes to one, is recorded.
-            let process = Process::of(caller.pid);
+            let process = draft.written_by.and_then(|(_, process)| process);
             if let Err(error) = self.judge_whole(&caller, writer, draft, process, "close") {
                 tracing::warn!(slot = %writer.slot, %error, "a credential could not be published at its last close");
             }
