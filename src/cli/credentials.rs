@@ -5,7 +5,7 @@ mod show;
 use super::keyfile;
 use super::output;
 use super::place::{ExchangeOption, operate};
-use crate::exchange::operator::OperatorRequest;
+use crate::exchange::operator::{OperatorRequest, TO_MAKE_A_PROFILE};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 use std::io::Write as _;
@@ -70,7 +70,9 @@ pub struct StatusArgs {
 #[command(after_help = "\
 Look before you adopt: the refusal says which login was refused, and who wrote \
 it (baton refusals). From then on the slot is that login's, and its refreshes \
-are accepted. With --quarantine, the slot may be a new one.
+are accepted. What the slot held goes to quarantine; baton credentials history \
+says where. Adopted bytes leave quarantine: a refresh makes them worthless. \
+With --quarantine, the slot may be a new one.
 
 Examples:
   baton credentials adopt work
@@ -78,7 +80,7 @@ Examples:
 pub struct AdoptArgs {
     /// The slot that gets the bytes
     slot: String,
-    /// The refused bytes, as `quarantine` in baton refusals names them [default: the newest for this slot]
+    /// The refused bytes, as `quarantine` in baton refusals names them [default: the newest for this slot, since it was changed last]
     #[arg(long, value_name = "ID")]
     quarantine: Option<String>,
     #[command(flatten)]
@@ -127,7 +129,9 @@ pub struct BaselineArgs {
 #[command(after_help = "\
 From the events and the refusals of the exchange, oldest first. LOGIN is the \
 first 12 digits of the refresh token's sha256, also of refused bytes as long as \
-they are kept.
+they are kept. NOTE says where replaced bytes are: those that you replaced by \
+adopt or switch, and the login before a slot's last refresh where the files name \
+no account.
 
 Examples:
   baton credentials history work
@@ -230,7 +234,7 @@ fn named_or_only(common: &Common, call: Call<'_>) -> anyhow::Result<String> {
     let names: Vec<_> = profiles.iter().filter_map(|profile| profile["profile"].as_str()).collect();
     match names.as_slice() {
         [only] => Ok((*only).to_owned()),
-        [] => bail!("this exchange has no credential profile: add [credentials.<name>] to its exchange.toml"),
+        [] => bail!("this exchange has no credential profile. To make one, {TO_MAKE_A_PROFILE}"),
         names => bail!("there are several credential profiles; choose one: --profile {}", names.join("|")),
     }
 }

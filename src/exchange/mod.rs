@@ -36,6 +36,7 @@ mod unread;
 
 use crate::rules::Refusal;
 use crate::rules::conversation::Charter;
+use crate::rules::credential::SlotName;
 use crate::store::{Stat, Store};
 use crate::wire::keys::{PairSecret, SigningKey};
 use crate::wire::name::AgentName;
@@ -486,6 +487,8 @@ impl Drop for Exchange {
 
 /// Where what an `identity_command` said is kept.
 const ACCOUNTS: &str = "private/accounts";
+/// `<profile>/<slot>`: the login that a slot held before its last refresh, where no account's name says whose it was.
+const PREVIOUS: &str = "private/previous";
 
 impl files::Office for Exchange {
     fn actor(&self, caller: &Caller) -> Actor {
@@ -505,8 +508,14 @@ impl files::Office for Exchange {
     ) -> (Denied, Option<String>) {
         self.refuse_kept(caller, attempt, refusal)
     }
-    fn keep(&self, bytes: &[u8]) -> io::Result<String> {
-        self.refusals.quarantine.keep_durably(self.now(), "removed", bytes)
+    fn keep(&self, why: &'static str, bytes: &[u8]) -> io::Result<String> {
+        self.refusals.quarantine.keep_durably(self.now(), why, bytes)
+    }
+    fn keep_previous(&self, profile: &str, slot: &SlotName, bytes: &[u8]) -> io::Result<String> {
+        let dir = format!("{PREVIOUS}/{profile}");
+        self.store.make_dir(&dir, 0o700)?;
+        let file = format!("{dir}/{slot}");
+        self.store.replace(&file, bytes, 0o600).map(|()| file)
     }
     fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()> {
         self.store.make_dir(ACCOUNTS, 0o700)?;

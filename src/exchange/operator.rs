@@ -10,6 +10,10 @@ use base64::Engine;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+/// What makes a credential profile: an exchange that is mounted keeps the exchange.toml that it started with.
+pub const TO_MAKE_A_PROFILE: &str = "add a [credentials.NAME] section to exchange.toml, unmount every mount of the \
+                                     exchange (`baton status` lists them), then mount again";
+
 /// An operator's request; travels as JSON over the control socket.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "request")]

@@ -152,6 +152,18 @@ impl Quarantine {
         Ok(cleared)
     }
 
+    /// Removes what has become a slot's login.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        let mut used = self.used.lock();
+        // Counted anew when next asked for.
+        *used = None;
+        self.store.remove(&format!("{DIR}/{name}"))?;
+        self.store.sync_dir(DIR)
+    }
+
     fn count(&self) -> io::Result<HashMap<String, u64>> {
         let mut used = HashMap::new();
         for name in self.store.list(DIR)? {

@@ -133,6 +133,16 @@ pub struct SlotRef<'a> {
 }
 
 impl SlotRef<'_> {
+    /// The way out where bytes are the login of another slot.
+    fn switch_to(&self, other: &SlotName) -> String {
+        format!(
+            "It is the login of slot {other}: switch to that slot first ({}, or `baton credentials switch {other} \
+             --profile {}`), then write again.",
+            self.format.switch_command(other.as_str()),
+            self.profile
+        )
+    }
+
     /// The operator's way out of an `identity` refusal.
     fn adopt(&self) -> String {
         format!(
@@ -193,13 +203,7 @@ impl Mismatch {
     pub fn refusal(self, slot: SlotRef<'_>, elsewhere: Option<&SlotName>) -> Refusal {
         let advice = match elsewhere {
             _ if !self.is_login => self.what,
-            Some(other) => format!(
-                "{} It is the login of slot {other}: switch to that slot first ({}, or `baton credentials switch \
-                 {other} --profile {}`), then write again.",
-                self.what,
-                slot.format.switch_command(other.as_str()),
-                slot.profile
-            ),
+            Some(other) => format!("{} {}", self.what, slot.switch_to(other)),
             None => format!("{} {}", self.what, slot.adopt()),
         };
         Refusal::new(Rule::Identity, advice)
@@ -264,7 +268,7 @@ pub fn judge(
     let name = slot.slot;
     let CredentialFile::Login(new) = new else {
         let what = format!(
-            "A login without tokens (a stub) never enters a slot; {name} keeps its own. Log in again."
+            "A login without tokens (a stub) never enters a slot; {name} stays as it was. Log in again."
         );
         return Err(Mismatch { what, is_login: false });
     };
@@ -316,6 +320,13 @@ pub fn judge(
         "Slot {name} holds {was}; these bytes hold {is}, and no refresh was under way or due. {lock}{keep}another \
          account in a slot of its own."
     ))
+}
+
+/// The refusal of a login whose token another slot of the profile holds: whichever of two copies is refreshed first makes
+/// the other worthless.
+pub fn refuse_second_copy(slot: SlotRef<'_>, new: &Credential, other: &SlotName) -> Refusal {
+    let what = format!("These bytes hold {}, and slot {} stays as it was.", new.shown(), slot.slot);
+    Refusal::new(Rule::Identity, format!("{what} {}", slot.switch_to(other)))
 }
 
 /// Whether a refresh of this login is to be expected: it has expired, or will within [`GRACE_SECONDS`].

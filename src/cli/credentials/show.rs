@@ -1,6 +1,7 @@
 //! How the answers about credentials read.
 
 use crate::cli::output::{printable, write_table};
+use crate::exchange::operator::TO_MAKE_A_PROFILE;
 use anyhow::Context as _;
 use serde_json::Value;
 use std::io::Write;
@@ -80,6 +81,9 @@ pub(super) fn history(out: &mut impl Write, answer: &Value) -> Written {
             if record["quarantine"].is_string() {
                 notes.push(format!("kept as {}", text(&record["quarantine"])));
             }
+            if record["replaced"].is_string() {
+                notes.push(format!("what it replaced is in {}", text(&record["replaced"])));
+            }
             let login = if record["account"].is_string() { &record["account"] } else { &record["login"] };
             let row = [&record["time"], &record["slot"], &record["what"], &record["by"], login];
             row.into_iter().map(text).chain([notes.join(", ")]).collect()
@@ -96,10 +100,18 @@ pub(super) fn history(out: &mut impl Write, answer: &Value) -> Written {
 pub(super) fn status(out: &mut impl Write, status: &Value) -> Written {
     let profiles = profiles(status)?;
     if profiles.is_empty() {
-        writeln!(out, "no credential profiles: add [credentials.<name>] to exchange.toml")?;
+        writeln!(out, "no credential profiles. To make one, {TO_MAKE_A_PROFILE}")?;
     }
     for profile in profiles {
         writeln!(out, "{}: live link -> {}", text(&profile["profile"]), text(&profile["live"]))?;
+        if profile["stray"].is_string() {
+            let (name, file) = (text(&profile["profile"]), text(&profile["stray"]));
+            writeln!(
+                out,
+                "  {file} is a file, put there behind the mount: baton credentials add SLOT {file} --profile {name} \
+                 takes it in, and baton credentials switch SLOT --profile {name} puts the link back"
+            )?;
+        }
         if profile["refresh_lock"].is_object() {
             writeln!(out, "  refresh lock: {}", lock(&profile["refresh_lock"]))?;
         }
@@ -122,11 +134,13 @@ fn row(profile: &Value, slot: &Value) -> Vec<String> {
     };
     if slot["drift"].is_string() {
         let (name, profile) = (text(&slot["slot"]), text(&profile["profile"]));
-        state += &format!(
-            ", drift: changed behind the mount from login {}; to accept it: baton credentials baseline {name} \
-             --profile {profile}",
-            text(&slot["drift"])
-        );
+        let was = text(&slot["drift"]);
+        state += &format!(", drift: changed behind the mount from login {was}");
+        state += &if slot["problem"].is_string() {
+            "; write its login again".to_owned()
+        } else {
+            format!("; to accept it: baton credentials baseline {name} --profile {profile}")
+        };
     }
     vec![
         format!("{} {}", if slot["live"] == true { "*" } else { " " }, text(&slot["slot"])),

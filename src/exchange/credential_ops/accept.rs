@@ -4,6 +4,8 @@ use super::{Profile, slot_answer, slot_name};
 use crate::exchange::Exchange;
 use crate::exchange::files::guard::change::{Fault, Live};
 use crate::exchange::files::guard::sidecar::Baseline;
+use crate::exchange::operator::TO_MAKE_A_PROFILE;
+use crate::wire::credential::CredentialFile;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -51,6 +53,19 @@ impl Exchange {
                 profile.name
             ));
         }
+        let format = &profile.config.format;
+        let no_login = match format.read(text.as_bytes()) {
+            Ok(CredentialFile::Login(_)) => None,
+            Ok(CredentialFile::Stub) => Some("there is no token where its program keeps one".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = no_login {
+            let name = if format.name == "own" { &profile.name } else { &format.name };
+            return Err(format!(
+                "these bytes are no {name} login: {why}. Nothing was changed. Give the file as its program wrote it, \
+                 and the profile of that program: --profile NAME (`baton credentials status` lists them)."
+            ));
+        }
         let accepted = self.files().add(profile, &slot, text.as_bytes()).map_err(String::from)?;
         let mut answer = slot_answer(profile, &slot, &accepted.credential);
         answer["live"] = (profile.live().map_err(failed)? == Live::To(slot)).into();
@@ -58,11 +73,12 @@ impl Exchange {
     }
 
     fn profile_to_make(&self, name: &str) -> Result<&Arc<Profile>, String> {
-        self.profile(name).map_err(|error| {
-            format!(
-                "{error} To make it, add these lines to exchange.toml and mount again:\n\n\
+        if self.files().profiles().all(|profile| profile.name != name) {
+            return Err(format!(
+                "there is no credential profile {name:?}. To make it, {TO_MAKE_A_PROFILE}. The section:\n\n\
                  [credentials.{name}]\nformat = \"claude\"  # or codex, gemini, gh"
-            )
-        })
+            ));
+        }
+        self.profile(name)
     }
 }

@@ -6,7 +6,7 @@ use crate::rules::credential::{GuardedName, SlotName};
 use crate::wire::credential::Credential;
 use crate::wire::time::Timestamp;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 
@@ -14,10 +14,15 @@ use std::path::Path;
 struct Record {
     at: Timestamp,
     shown: Value,
+    /// It is a refusal of bytes that were to become the slot's login.
+    refused_login: bool,
 }
 
+/// The events after which what was refused before is no longer meant for the slot.
+const CHANGES: [&str; 5] = ["captured", "rotated", "adopted", "removed", "baseline"];
+
 impl Exchange {
-    /// `{"profile", "history": [{time, slot, what, by, login, rule, quarantine}]}`, oldest first. `what` is the
+    /// `{"profile", "history": [{time, slot, what, by, login, rule, quarantine, replaced}]}`, oldest first. `what` is the
     /// event's name without `credential-`, or `refused`; `login` is an account or 12 hex digits.
     pub(in crate::exchange) fn credentials_history(
         &self,
@@ -37,10 +42,10 @@ impl Exchange {
     /// What was last decided about each slot, as far back as the events tell.
     pub(super) fn verdicts_on_record(&self, profile: &Profile) -> Result<BTreeMap<String, Value>, String> {
         let mut verdicts = BTreeMap::new();
-        for Record { shown, .. } in self.records(profile)? {
+        for Record { shown, refused_login, .. } in self.records(profile)? {
             let what = shown["what"].as_str().unwrap_or_default();
-            if !matches!(what, "captured" | "unchanged" | "rotated" | "adopted" | "baseline" | "refused")
-                || (what == "refused" && shown["rule"] != "identity")
+            if !matches!(what, "captured" | "unchanged" | "rotated" | "adopted" | "baseline")
+                && !refused_login
             {
                 continue;
             }
@@ -50,6 +55,27 @@ impl Exchange {
             }
         }
         Ok(verdicts)
+    }
+
+    /// The quarantine id of the bytes that were refused last as another's login for a slot, since it was changed last.
+    pub(super) fn newest_refused(
+        &self,
+        profile: &Profile,
+        slot: &SlotName,
+    ) -> Result<Option<String>, String> {
+        let mut newest = None;
+        for Record { shown, refused_login, .. } in self.records(profile)? {
+            let what = shown["what"].as_str().unwrap_or_default();
+            if shown["slot"] != slot.as_str() {
+                continue;
+            }
+            if refused_login {
+                newest = shown["quarantine"].as_str().map(str::to_owned);
+            } else if CHANGES.contains(&what) {
+                newest = None;
+            }
+        }
+        Ok(newest)
     }
 
     /// The profile's events and refusals, oldest first.
@@ -64,15 +90,35 @@ impl Exchange {
         each_line(&self.layout.refusals().join("all.jsonl"), &folder, |refusal| {
             let name = refusal["path"].as_str().and_then(|path| path.strip_prefix(&folder));
             let guarded = name.and_then(|name| GuardedName::of(&profile.config.format, name.as_bytes()));
+            let is_slot = matches!(guarded, Some(GuardedName::Slot(_)));
             let slot = match guarded {
                 Some(GuardedName::Slot(slot) | GuardedName::Sidecar(slot)) => Some(slot),
                 Some(GuardedName::Live) => None,
                 Some(GuardedName::Notice) | None => return,
             };
-            records.extend(self.of_refusal(profile, refusal, slot));
+            records.extend(self.of_refusal(profile, refusal, slot).map(|record| {
+                let refused_login =
+                    is_slot && record.shown["rule"] == "identity" && record.shown["quarantine"].is_string();
+                Record { refused_login, ..record }
+            }));
         })?;
         records.sort_by_key(|record| record.at);
+        self.forget_overwritten(&mut records);
         Ok(records)
+    }
+
+    /// Of each file of replaced bytes, only the last event that names it tells what it holds.
+    fn forget_overwritten(&self, records: &mut [Record]) {
+        let mut told = BTreeSet::new();
+        for record in records.iter_mut().rev() {
+            let Some(shown) = record.shown.as_object_mut() else { continue };
+            let Some(file) = shown.get("replaced").and_then(Value::as_str).map(str::to_owned) else {
+                continue;
+            };
+            if !self.layout.tree(&file).exists() || !told.insert(file) {
+                shown.remove("replaced");
+            }
+        }
     }
 
     fn of_refusal(&self, profile: &Profile, refusal: &Value, slot: Option<SlotName>) -> Option<Record> {
@@ -91,7 +137,7 @@ impl Exchange {
             "login": offered.and_then(|login| login.fingerprint).map(|login| login.to_string()), "rule": refusal["rule"], "quarantine": id,
             "pid": refusal["pid"], "operation": refusal["operation"],
         });
-        Some(Record { at: time_of(refusal)?, shown })
+        Some(Record { at: time_of(refusal)?, shown, refused_login: false })
     }
 }
 
@@ -108,12 +154,13 @@ fn of_event(event: &Value) -> Option<Record> {
         ("expires_at", &event["expires_at"]),
         ("recorded", &event["recorded"]),
         ("quarantine", &event["quarantine"]),
+        ("replaced", &event["replaced"]),
     ] {
         if !value.is_null() {
             shown.insert(member.to_owned(), value.clone());
         }
     }
-    Some(Record { at: time_of(event)?, shown: shown.into() })
+    Some(Record { at: time_of(event)?, shown: shown.into(), refused_login: false })
 }
 
 fn time_of(line: &Value) -> Option<Timestamp> {

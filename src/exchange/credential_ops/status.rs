@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use std::sync::OnceLock;
 
 impl Exchange {
-    /// `{"profiles": [{profile, format, strict, agents, live, slots: [{slot, live, fingerprint, expires_at, fresh,
+    /// `{"profiles": [{profile, format, strict, agents, live, stray, slots: [{slot, live, fingerprint, expires_at, fresh,
     /// last_verdict: {verdict, at}, drift, problem}], refresh_lock: {pid, program, process_group, holder_ended,
     /// age_seconds, stale}}]}`. `fingerprint` is 12 hex digits; `drift` those of the login that the sidecar has, where
-    /// the slot was changed behind the mount; `null` stands for what is unknown or absent.
+    /// the slot was changed behind the mount; `stray` the path of a file that lies under the live name; `null` stands for what is unknown or absent.
     pub(in crate::exchange) fn credentials_status(&self, profile: Option<&str>) -> Result<Value, String> {
         let profiles: Vec<_> = match profile {
             Some(name) => vec![self.profile(name)?],
@@ -59,6 +59,8 @@ impl Exchange {
                 "problem": credential.as_ref().err(),
             }));
         }
+        let stray = profile.stray().map_err(failed)?;
+        let stray = stray.map(|_| self.layout.tree(&profile.path(profile.live_name())).display().to_string());
         let agents = profile.config.agents.as_ref();
         Ok(json!({
             "profile": profile.name,
@@ -66,6 +68,7 @@ impl Exchange {
             "strict": profile.config.strict,
             "agents": agents.map(|agents| agents.iter().map(|a| a.as_str()).collect::<Vec<_>>()),
             "live": match &live { Live::To(slot) => Some(slot.as_str()), Live::Absent | Live::Other => None },
+            "stray": stray,
             "slots": slots,
             "refresh_lock": profile.refresh_lock(now).map_err(failed)?.as_ref().map(lock),
         }))

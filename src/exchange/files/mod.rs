@@ -22,6 +22,7 @@ use super::config::Config;
 use super::{Actor, Attempt, Attr, Caller, Denied, NodeKind, Outcome};
 use crate::exchange::events::Event;
 use crate::rules::Refusal;
+use crate::rules::credential::SlotName;
 use crate::wire::time::Timestamp;
 pub(super) use access::class_bits;
 use access::{Operation, READ, WRITE};
@@ -60,12 +61,18 @@ pub trait Office: Send + Sync {
         attempt: Attempt<'_>,
         refusal: Refusal,
     ) -> (Denied, Option<String>);
-    /// Keeps the bytes of a slot that is removed in quarantine, and returns where: relative to the
+    /// Keeps bytes that are removed or replaced (`why`, one word) in quarantine, and returns where: relative to the
     /// exchange's folder.
     ///
     /// # Errors
     /// The disk's; the bytes are then not kept.
-    fn keep(&self, bytes: &[u8]) -> io::Result<String>;
+    fn keep(&self, why: &'static str, bytes: &[u8]) -> io::Result<String>;
+    /// Keeps the login that a slot held before a refresh, in place of what was so kept of it before, and returns
+    /// where: relative to the exchange's folder.
+    ///
+    /// # Errors
+    /// The disk's; what was kept before stands then.
+    fn keep_previous(&self, profile: &str, slot: &SlotName, bytes: &[u8]) -> io::Result<String>;
     /// Keeps a profile's private knowledge over a restart, in place of what was kept before.
     ///
     /// # Errors
@@ -222,7 +229,7 @@ impl Files {
         let memory = Root::open(&nodes, &dir, Area::Memories)?;
         let mut profiles = BTreeMap::new();
         for (name, profile) in &config.credentials {
-            let profile = Profile::open(&credentials.handle, name, profile.clone(), recent)?;
+            let profile = Profile::open(&credentials.handle, name, profile.clone(), recent, office.clone())?;
             profiles.insert(name.clone(), Arc::new(profile));
         }
         let mut memories = BTreeMap::new();

@@ -72,15 +72,27 @@ pub(in crate::exchange) enum Change<'a> {
         credential: &'a Credential,
         staged: Option<&'a str>,
         link_first: bool,
+        /// Where the bytes that it replaces are kept.
+        replaced: Option<&'a str>,
     },
     /// A slot goes; its bytes are in quarantine.
     Goes { slot: &'a SlotName, credential: Option<&'a Credential>, quarantine: &'a str },
-    /// The live link comes to select a slot.
-    Selects { slot: &'a SlotName, credential: &'a Credential },
+    /// The live link comes to select a slot. `replaced`: where the file is kept that lay under its name.
+    Selects { slot: &'a SlotName, credential: &'a Credential, replaced: Option<&'a str> },
     /// What was noted last of this slot did not happen: it holds this login, or is not there.
     Stays { slot: &'a SlotName, credential: Option<&'a Credential> },
     /// What was noted last of the live link did not happen.
     StillSelects { live: &'a Live, tried: &'a SlotName },
+}
+
+impl Change<'_> {
+    /// Where replaced bytes are kept, relative to the exchange's folder.
+    pub fn replaced(&self) -> Option<&str> {
+        match self {
+            Change::Enters { replaced, .. } | Change::Selects { replaced, .. } => *replaced,
+            _ => None,
+        }
+    }
 }
 
 /// Writes a change's event.

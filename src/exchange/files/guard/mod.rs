@@ -2,6 +2,7 @@
 
 mod accounts;
 pub(in crate::exchange) mod change;
+mod live;
 mod notice;
 pub(in crate::exchange) mod profile;
 pub(in crate::exchange::files) mod record;
@@ -161,7 +162,7 @@ impl Files {
                 (REMOVED, *slot, *credential)
             }
             Change::Stays { slot, credential } => ("credential-kept", *slot, *credential),
-            Change::Selects { slot, credential } => (SWITCHED, *slot, Some(*credential)),
+            Change::Selects { slot, credential, .. } => (SWITCHED, *slot, Some(*credential)),
             Change::StillSelects { live: Live::To(slot), .. } => (SWITCHED, slot, None),
             Change::StillSelects { tried, .. } => (UNLINKED, *tried, None),
         };
@@ -189,6 +190,9 @@ impl Files {
                 }
             }
             _ => {}
+        }
+        if let Some(replaced) = change.replaced() {
+            fields.insert("replaced".to_owned(), replaced.into());
         }
         self.office_io()?.event(event, fields)
     }
@@ -357,7 +361,7 @@ impl Files {
         let path = profile.slot_path(slot);
         let by = office.actor(caller);
         let note = |change: &Change<'_>| self.note(&by, profile, change);
-        match profile.remove(slot, |bytes| office.keep(bytes), &note) {
+        match profile.remove(slot, |bytes| office.keep("removed", bytes), &note) {
             Ok(false) => Err(Denied::os(libc::ENOENT)),
             Ok(true) => Ok(Some(())),
             Err(Fault::Io(e)) => Err(Denied::Io(e)),

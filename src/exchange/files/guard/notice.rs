@@ -160,7 +160,7 @@ impl Profile {
     }
 
     /// A name for a new slot, after that of one there is.
-    fn free_slot(&self, slot: &SlotName) -> String {
+    pub(super) fn free_slot(&self, slot: &SlotName) -> String {
         let names = (2..100).filter_map(|n| SlotName::parse(&format!("{slot}-{n}")));
         let free = |name: &SlotName| matches!(self.slot_handle(name), Ok(None));
         names.into_iter().find(free).map_or("NEW".to_owned(), |name| name.to_string())

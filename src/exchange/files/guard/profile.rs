@@ -5,6 +5,7 @@ use super::change::{Accepted, Change, Fault, Grounds, Live, Note, Submission};
 use super::refresh_lock::Holder;
 use crate::exchange::config::ProfileConfig;
 use crate::exchange::events::Event;
+use crate::exchange::files::Office;
 use crate::exchange::files::fd::{self, FileKey};
 use crate::rules::credential::{
     self, GuardedName, HALF_MADE, MAX_CREDENTIAL_BYTES, SlotName, SlotRef, Verdict,
@@ -20,8 +21,8 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use zeroize::Zeroizing;
 
 /// Names of events, which a start reads again.
@@ -59,6 +60,7 @@ pub(in crate::exchange) struct Profile {
     /// The slots whose change behind the mount has its event, with the login that they then held.
     pub(super) drifts_told: Mutex<BTreeMap<SlotName, Option<Fingerprint>>>,
     next_half_made: AtomicU64,
+    office: Weak<dyn Office>,
 }
 
 impl Profile {
@@ -69,6 +71,7 @@ impl Profile {
         name: &str,
         config: ProfileConfig,
         recent: &[Event],
+        office: Weak<dyn Office>,
     ) -> io::Result<Self> {
         match rustix::fs::mkdirat(credentials, name, Mode::RWXU) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
@@ -88,6 +91,7 @@ impl Profile {
             accounts: Accounts::default(),
             drifts_told: Mutex::default(),
             next_half_made: AtomicU64::new(0),
+            office,
         };
         profile.finish(recent)?;
         for name in profile.names()? {
@@ -96,6 +100,14 @@ impl Profile {
             }
         }
         Ok(profile)
+    }
+
+    /// What keeps the bytes that are replaced.
+    ///
+    /// # Errors
+    /// The exchange is being closed.
+    pub(super) fn office(&self) -> io::Result<Arc<dyn Office>> {
+        self.office.upgrade().ok_or_else(|| io::Error::other("the exchange is being closed"))
     }
 
     /// A slot of this profile, to word refusals.
@@ -191,6 +203,24 @@ impl Profile {
         self.login(bytes).map(|login| self.accounts.complete(slot, login))
     }
 
+    /// The other slot that holds this login's token.
+    pub(super) fn holder_of_token(
+        &self,
+        slot: Option<&SlotName>,
+        login: &Credential,
+    ) -> io::Result<Option<SlotName>> {
+        if login.fingerprint.is_none() {
+            return Ok(None);
+        }
+        for other in self.slots()? {
+            let held = self.slot_bytes(&other)?.and_then(|bytes| self.login(&bytes));
+            if Some(&other) != slot && held.is_some_and(|held| held.fingerprint == login.fingerprint) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
     /// The other slot that holds this login's account.
     fn elsewhere(&self, slot: &SlotName, login: &CredentialFile) -> Option<SlotName> {
         let CredentialFile::Login(login) = login else { return None };
@@ -202,18 +232,6 @@ impl Profile {
         self.slots().ok()?.into_iter().find(|other| other != slot && holds_it(other))
     }
 
-    /// What the live link is.
-    pub fn live(&self) -> io::Result<Live> {
-        let Some(handle) = fd::find(&self.dir, OsStr::new(self.live_name()))? else {
-            return Ok(Live::Absent);
-        };
-        if !handle.metadata()?.is_symlink() {
-            return Ok(Live::Other);
-        }
-        let target = fd::read_link(&handle)?;
-        Ok(credential::link_target(&self.config.format, target.as_bytes()).map_or(Live::Other, Live::To))
-    }
-
     /// Replaces a slot's content, if there are grounds to.
     pub(in crate::exchange) fn submit(
         &self,
@@ -221,12 +239,16 @@ impl Profile {
         note: Note<'_>,
     ) -> Result<Accepted, Fault> {
         let outcome = self.try_submit(submission, note);
+        // What leaves no event or refusal behind is not told either: it would be gone at the next start.
         let name = match &outcome {
-            Ok(Accepted { verdict, .. }) => verdict.map_or("adopted", Verdict::name),
-            Err(Fault::Broke(_)) => "refused",
-            Err(Fault::Io(_)) => return outcome,
+            Ok(Accepted { verdict: Some(Verdict::Unchanged), changed: false, .. }) => None,
+            Ok(Accepted { verdict, .. }) => Some(verdict.map_or("adopted", Verdict::name)),
+            Err(Fault::Broke(_)) => matches!(submission.grounds, Grounds::Judged(_)).then_some("refused"),
+            Err(Fault::Io(_)) => None,
         };
-        self.set_last_verdict(submission.slot, name, submission.now);
+        if let Some(name) = name {
+            self.set_last_verdict(submission.slot, name, submission.now);
+        }
         if outcome.is_ok() {
             self.settle_notice(submission.slot);
         }
@@ -237,7 +259,7 @@ impl Profile {
         let Submission { slot, bytes, account, grounds, owner, link_first, now } = submission;
         let mut new = self.config.format.read(bytes).map_err(|e| {
             let what = format!(
-                "These bytes are no login ({e}), so slot {slot} keeps its own. Write the whole file."
+                "These bytes are no login ({e}), so slot {slot} stays as it was. Write the whole file."
             );
             Refusal::new(Rule::Identity, what)
         })?;
@@ -252,12 +274,18 @@ impl Profile {
                 // Nobody said whose the new login is: the files' own evidence decides.
                 None => self.login(&seen.bytes),
             });
+            // The slot was changed behind the mount, and gets its own login back.
+            let mut heals = false;
+            // Nothing says whose the old login was: what replaces it might be another account's.
+            let mut unnamed = false;
             let verdict = match grounds {
                 Grounds::Judged(witness) => {
                     let compared = match account {
                         Some(_) => old.as_ref(),
                         None => self.compared_with(slot, old.as_ref(), &new)?,
                     };
+                    heals = old.is_some() && compared.is_none();
+                    unnamed = compared.is_some_and(|old| old.accounts.is_empty());
                     let judged = credential::judge(at, compared, &new, witness, now, self.config.strict);
                     Some(
                         judged
@@ -279,11 +307,24 @@ impl Profile {
             if link_first {
                 self.check_unused()?;
             }
+            if matches!(verdict, Some(Verdict::Captured | Verdict::Rotated))
+                && !heals
+                && let Some(other) = self.holder_of_token(Some(slot), credential)?
+            {
+                return Err(credential::refuse_second_copy(at, credential, &other).into());
+            }
             let changed = seen.as_ref().is_none_or(|seen| seen.bytes.as_slice() != bytes);
             if changed {
                 let kept = seen.as_ref().map(|seen| (seen.metadata.uid(), seen.metadata.gid()));
+                let replaced = match &seen {
+                    Some(seen) => self.keep_replaced(slot, &seen.bytes, verdict, unnamed)?,
+                    None => None,
+                };
+                let replaced = replaced.as_deref();
                 let staged = self.stage(bytes, owner.and(kept).or(owner))?;
-                let enters = Change::Enters { slot, verdict, credential, staged: Some(&staged), link_first };
+                let staged_name = Some(staged.as_str());
+                let enters =
+                    Change::Enters { slot, verdict, credential, staged: staged_name, link_first, replaced };
                 let noted = note(&enters);
                 let mut sidecar = None;
                 let done = match &noted {
@@ -303,7 +344,8 @@ impl Profile {
                 noted.and(done)?;
                 rustix::fs::fsync(&self.dir)?;
             } else if verdict != Some(Verdict::Unchanged) {
-                note(&Change::Enters { slot, verdict, credential, staged: None, link_first: false })?;
+                let (staged, link_first, replaced) = (None, false, None);
+                note(&Change::Enters { slot, verdict, credential, staged, link_first, replaced })?;
             }
             self.accounts.keep(slot, credential);
             self.renew_sidecar(slot, verdict, credential, now);
@@ -314,33 +356,31 @@ impl Profile {
         }
     }
 
-    /// Whether a login may become the profile's first: no link, no slot.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn is_unused(&self) -> io::Result<bool> {
-        Ok(self.live()? == Live::Absent && self.slots()?.is_empty())
-    }
-
-    /// As [`Profile::is_unused`], with the refusal.
-    pub(in crate::exchange::files) fn check_unused(&self) -> Result<(), Fault> {
-        if self.is_unused()? {
-            return Ok(());
+    /// Keeps a login that is about to be replaced where no account's name says that the new one is its successor.
+    /// Returns where.
+    fn keep_replaced(
+        &self,
+        slot: &SlotName,
+        bytes: &[u8],
+        verdict: Option<Verdict>,
+        unnamed: bool,
+    ) -> io::Result<Option<String>> {
+        match verdict {
+            None => self.office()?.keep("replaced", bytes).map(Some),
+            Some(Verdict::Rotated) if unnamed => {
+                let kept = self.office()?.keep_previous(&self.name, slot, bytes);
+                // A refreshed login is worth more than the one that it makes worthless: it enters all the same.
+                Ok(kept
+                    .inspect_err(|error| {
+                        tracing::warn!(profile = self.name, %slot, %error, "the login before a refresh is not kept");
+                    })
+                    .ok())
+            }
+            Some(_) => Ok(None),
         }
-        Err(Refusal::new(Rule::Identity, self.switch_first()).into())
     }
 
-    /// The sentence for a write through a live link that selects no slot.
-    pub(in crate::exchange::files) fn switch_first(&self) -> String {
-        format!(
-            "{} selects no slot, so it is not known whose login this is. Switch first: \
-             {}, then write again.",
-            self.path(self.live_name()),
-            self.config.format.switch_command("<slot>")
-        )
-    }
-
-    fn half_made(&self) -> String {
+    pub(super) fn half_made(&self) -> String {
         // The name lives inside one locked exchange, so a count and the process suffice.
         let n = self.next_half_made.fetch_add(1, Ordering::Relaxed);
         format!("{HALF_MADE}{}.{n}", std::process::id())
@@ -374,69 +414,6 @@ impl Profile {
             self.link_first(slot, &handle)?;
         }
         Ok(rustix::fs::renameat(&self.dir, staged, &self.dir, self.slot_file_name(slot).as_str())?)
-    }
-
-    /// Makes a profile's first live link, its owner the slot's.
-    pub(super) fn link_first(&self, slot: &SlotName, staged: &File) -> io::Result<()> {
-        rustix::fs::symlinkat(self.slot_file_name(slot).as_str(), &self.dir, self.live_name())?;
-        let owner = staged.metadata()?;
-        if let Some(link) = fd::find(&self.dir, OsStr::new(self.live_name()))?
-            && link.metadata()?.uid() != owner.uid()
-        {
-            fd::chown(&link, Some(owner.uid()), Some(owner.gid()))?;
-        }
-        Ok(())
-    }
-
-    /// Points the live link at a slot by `perform`, if the slot may be switched to. `even_if_expired`: the
-    /// operator's word that its refresh token lives.
-    pub(in crate::exchange) fn switch(
-        &self,
-        slot: &SlotName,
-        now: Timestamp,
-        even_if_expired: bool,
-        perform: impl FnOnce() -> io::Result<()>,
-        note: Note<'_>,
-    ) -> Result<Credential, Fault> {
-        let stale = |what: String| Refusal::new(Rule::StaleSlot, what);
-        let _commit = self.commit.lock();
-        let name = &self.name;
-        let bytes = match self.slot_bytes(slot) {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
-                let what = format!("{name} has no slot {slot}; `baton credentials status` lists its slots.");
-                return Err(stale(what).into());
-            }
-            Err(e) => return Err(stale(format!("Slot {slot} of {name} can't be read ({e}).")).into()),
-        };
-        let Some(credential) = self.slot_login(slot, &bytes) else {
-            let what = format!("Slot {slot} of {name} holds no readable login; write one to it first.");
-            return Err(stale(what).into());
-        };
-        if !even_if_expired {
-            credential::check_fresh(self.slot_ref(slot), &credential, now)?;
-        }
-        let live = self.live()?;
-        note(&Change::Selects { slot, credential: &credential })?;
-        if let Err(error) = perform() {
-            if note(&Change::StillSelects { live: &live, tried: slot }).is_err() {
-                tracing::error!(
-                    profile = self.name,
-                    "a switch that failed could not be noted: verify will tell"
-                );
-            }
-            return Err(error.into());
-        }
-        rustix::fs::fsync(&self.dir)?;
-        Ok(credential)
-    }
-
-    /// Points the live link at a slot, whatever it was.
-    pub(in crate::exchange) fn relink(&self, slot: &SlotName) -> io::Result<()> {
-        let half_made = self.half_made();
-        rustix::fs::symlinkat(self.slot_file_name(slot).as_str(), &self.dir, half_made.as_str())?;
-        rustix::fs::renameat(&self.dir, half_made.as_str(), &self.dir, self.live_name())?;
-        Ok(())
     }
 
     /// Removes a slot that is not live; `keep` gets its bytes before they go, and says where they are.

@@ -1,6 +1,6 @@
 //! What a start does in a profile: it finishes what a crash interrupted, and takes in a login that was there before.
 
-use super::change::{Accepted, Fault, Grounds, Live, Note, Submission};
+use super::change::{Accepted, Change, Fault, Grounds, Live, Note, Submission};
 use super::profile::{DRIFT, Profile, REMOVED, SWITCHED, UNLINKED, read_up_to_limit};
 use crate::exchange::events::Event;
 use crate::exchange::files::fd;
@@ -70,28 +70,52 @@ impl Profile {
         Ok(())
     }
 
-    /// Takes in a login that lies where the live link belongs, as a program left it before there was a
-    /// guard: it becomes the first slot. `None` where there is nothing to take in.
+    /// Takes in a login that lies where the live link belongs, as a program left it that ran without the guard: it
+    /// becomes a slot of its own, `default` if that is free, and the live one. Where a slot holds its token already,
+    /// that one becomes live. `None` where nothing new is taken in.
     pub(in crate::exchange::files) fn take_in(
         &self,
         as_root: bool,
         now: Timestamp,
         note: Note<'_>,
     ) -> Result<Option<Accepted>, Fault> {
-        let slot = SlotName::first();
-        let Some(handle) = fd::find(&self.dir, OsStr::new(self.live_name()))? else { return Ok(None) };
-        if !handle.metadata()?.is_file() || self.slot_handle(&slot)?.is_some() {
-            return Ok(None);
-        }
+        let Some(handle) = self.stray()? else { return Ok(None) };
         let file = fd::reopen(&handle, OFlags::RDONLY)?;
         let bytes = read_up_to_limit(&file)?;
-        let metadata = file.metadata()?;
-        let owner = as_root.then_some((metadata.uid(), metadata.gid()));
-        let grounds = Grounds::Judged(Witness::default());
-        let submission =
-            Submission { slot: &slot, bytes: &bytes, account: None, grounds, owner, link_first: false, now };
-        let accepted = self.submit(submission, note)?;
+        let holder = match self.login(&bytes) {
+            Some(login) => self.holder_of_token(None, &login)?,
+            None => None,
+        };
+        let (slot, accepted) = match holder {
+            Some(slot) => (slot, None),
+            None => {
+                let slot = self.free_first()?;
+                let metadata = file.metadata()?;
+                let owner = as_root.then_some((metadata.uid(), metadata.gid()));
+                let grounds = Grounds::Judged(Witness::default());
+                let (account, link_first) = (None, false);
+                let submission =
+                    Submission { slot: &slot, bytes: &bytes, account, grounds, owner, link_first, now };
+                let accepted = self.submit(submission, note)?;
+                (slot, Some(accepted))
+            }
+        };
+        let same_bytes = self.slot_bytes(&slot)?.is_some_and(|held| held == bytes);
+        let replaced = if same_bytes { None } else { Some(self.office()?.keep("replaced", &bytes)?) };
+        if let Some(credential) = self.login(&bytes) {
+            note(&Change::Selects { slot: &slot, credential: &credential, replaced: replaced.as_deref() })?;
+        }
         self.relink(&slot)?;
-        Ok(Some(accepted))
+        rustix::fs::fsync(&self.dir)?;
+        Ok(accepted)
+    }
+
+    /// A name for the slot of a login that comes without one.
+    fn free_first(&self) -> io::Result<SlotName> {
+        let first = SlotName::first();
+        if self.slot_handle(&first)?.is_none() {
+            return Ok(first);
+        }
+        SlotName::parse(&self.free_slot(&first)).ok_or_else(|| io::Error::other("no slot name is free"))
     }
 }

@@ -4,6 +4,7 @@ mod memory;
 mod posix;
 mod records;
 mod refresh;
+mod replaced;
 mod slots;
 mod switching;
 mod tree;
@@ -11,12 +12,14 @@ mod tree;
 use super::{FileEntry, FileId, Files, Office, OpenFile, SetAttr, kept};
 use crate::exchange::config::{Config, ProfileConfig};
 use crate::exchange::{Actor, Attempt, Caller, Denied, NodeKind, Outcome};
+use crate::rules::credential::SlotName;
 use crate::rules::{Refusal, Rule};
 use crate::wire::credential::Format;
 use crate::wire::name::AgentName;
 use crate::wire::time::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +43,7 @@ struct Desk {
     ahead_seconds: Mutex<i64>,
     refused: Mutex<Vec<Refused>>,
     kept: Mutex<Vec<Vec<u8>>>,
+    previous: Mutex<BTreeMap<String, Vec<u8>>>,
     events: Mutex<Vec<(&'static str, Map<String, Value>)>>,
     remembered: Mutex<Map<String, Value>>,
 }
@@ -75,9 +79,14 @@ impl Office for Desk {
     ) -> (Denied, Option<String>) {
         (self.refuse(caller, attempt, refusal), Some("private/quarantine/1-2-3-identity@bob".to_owned()))
     }
-    fn keep(&self, bytes: &[u8]) -> io::Result<String> {
+    fn keep(&self, why: &'static str, bytes: &[u8]) -> io::Result<String> {
         self.kept.lock().push(bytes.to_vec());
-        Ok("private/quarantine/kept".to_owned())
+        Ok(format!("private/quarantine/{why}"))
+    }
+    fn keep_previous(&self, profile: &str, slot: &SlotName, bytes: &[u8]) -> io::Result<String> {
+        let place = format!("private/previous/{profile}/{slot}");
+        self.previous.lock().insert(place.clone(), bytes.to_vec());
+        Ok(place)
     }
     fn remember(&self, profile: &str, text: &[u8]) -> io::Result<()> {
         self.remembered.lock().insert(profile.to_owned(), serde_json::from_slice(text)?);

@@ -32,7 +32,7 @@ fn a_login_that_lay_in_the_profile_before_the_guard_is_taken_in() {
     let p = place_with(dir, false);
     assert_eq!(p.live(), ".credentials.json.default");
     assert_eq!(p.names(), [".credentials.json", ".credentials.json.default"]);
-    assert_eq!(p.events(), ["credential-captured"]);
+    assert_eq!(p.events(), ["credential-captured", "credential-switched"]);
     assert!(!p.on_disk(".baton-half-made.1.2").exists());
 }
 
@@ -322,7 +322,7 @@ fn the_operator_may_remove_a_slot_that_is_not_live() {
     assert_eq!(*p.desk.kept.lock(), [home]);
     let events = p.desk.events.lock();
     assert_eq!((events[0].0, &events[0].1["by"]), ("credential-removed", &json!("operator")));
-    assert_eq!(events[0].1["quarantine"], "private/quarantine/kept");
+    assert_eq!(events[0].1["quarantine"], "private/quarantine/removed");
 }
 
 #[test]
