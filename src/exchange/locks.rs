@@ -26,7 +26,7 @@ use waiting::{Until, Waiter};
 pub const TO_THE_END: u64 = i64::MAX as u64;
 
 /// How long a lock that is not waited for is waited for all the same, where its holder has just closed a descriptor.
-const RELEASE_TIME: Duration = Duration::from_millis(30);
+const RELEASE_TIME: Duration = Duration::from_millis(300);
 
 /// What is locked.
 #[derive(Debug, Clone)]
