@@ -12,9 +12,8 @@ use crate::rules::credential::{GuardedName, NOTICE, SlotName};
 use crate::rules::{Refusal, Rule};
 use crate::wire::sidecar::MAX_SIDECAR_BYTES;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, OFlags, RenameFlags};
+use rustix::fs::{OFlags, RenameFlags};
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -402,13 +401,7 @@ impl Files {
                 return Err(self.refuse_record(caller, "rename", (profile, &record), refusal));
             }
         }
-        // The name may have been given to another file meanwhile, which is not ours to remove.
-        if let Some(still) = fd::find(&dir.handle, name)?
-            && fd::FileKey::of(&still.metadata()?) == fd::FileKey::of(&from)
-        {
-            rustix::fs::unlinkat(&dir.handle, name, AtFlags::empty()).map_err(io::Error::from)?;
-        }
-        Ok(Some(()))
+        super::remove_if_still(dir, name, &from).map(Some)
     }
 
     /// link(2) of a record.
